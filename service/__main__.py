@@ -1,0 +1,18 @@
+"""`prototide` and `python -m prototide.service`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line; says what to install when only the light client is there."""
+    try:
+        from prototide.service.cli import app
+    except ModuleNotFoundError as missing:
+        sys.exit(f"prototide: the commands need the package {missing.name!r}: pip install 'prototide[service]'")
+    app()
+
+
+if __name__ == "__main__":
+    main()

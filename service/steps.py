@@ -1,0 +1,31 @@
+"""What one step did, as plain data: the worker makes it; metrics, drift and the terminal view read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """One micro-batch that was predicted, learned and delivered."""
+
+    step: int  # training steps of the model, this one included
+    records: int  # records of the train topic, dead letters included
+    dead_letters: Mapping[str, int]  # reason -> records
+    rows: int  # rows predicted
+    rows_learned: int  # labelled, non-empty, weight above 0
+    rows_unknown: int  # answered None
+    errors: NDArray[np.bool_]  # one per row with a truth, in the order learned: True where the prediction was wrong
+    model: Mapping[str, float]  # the classifier's statistics of this step: shift, shift_max, active_centroids, classes, ...
+    class_shift: Mapping[str, float]  # label -> shift, the classes that moved most
+    model_bytes: int
+    decode_seconds: float
+    fit_seconds: float  # one scoring serves predicting and learning
+    commit_seconds: float  # produce, delivery by the broker
+    step_seconds: float
+    latency_seconds: NDArray[np.float64]  # one per record: its timestamp to its prediction's delivery
+    lag: Mapping[tuple[str, int], int]  # (topic, partition) -> records behind the high watermark
