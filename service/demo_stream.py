@@ -118,7 +118,8 @@ def _sublinear_unit_rows(words: NDArray[np.int32]) -> sp.csr_matrix:
         shape=(rows, COLUMNS),
     )
     counts.sum_duplicates()
-    counts.data = 1.0 + np.log(counts.data)
+    np.log(counts.data, out=counts.data)
+    counts.data += 1.0
     lengths = np.sqrt(np.add.reduceat(counts.data**2, counts.indptr[:-1]))
     counts.data /= np.repeat(lengths, np.diff(counts.indptr))
     return counts
