@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from prototide.service.errors import PersonMustAct
 from prototide.service.kafka_properties import is_secret
 from prototide.service.settings_sources import PREFIX, Given, Names, from_environment, from_flags, from_toml
 from prototide.service.settings_types import MASK, Section, shown
+
+_SHOULD = re.compile(r"^(Input|String) should")
 
 
 class Settings(Section):
@@ -217,12 +220,7 @@ def _wrong_values(error: ValidationError, given: Mapping[str, Given]) -> list[st
     allowed: dict[str, list[str]] = {}
     for each in error.errors(include_input=False, include_url=False, include_context=False):
         name = _leaf_of(each["loc"], given)
-        text = (
-            each["msg"]
-            .removeprefix("Value error, ")
-            .replace("Input should be", "must be")
-            .replace("Input should", "must")
-        )
+        text = _SHOULD.sub("must", each["msg"].removeprefix("Value error, "))
         allowed.setdefault(name, []).append(text)
     return [_wrong_value(name, " or ".join(dict.fromkeys(texts)), given) for name, texts in allowed.items()]
 
