@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from prototide.service.steps import StepStats
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from prototide.service.prequential import PrequentialWindow
+from prototide.service.steps import StepStats
 
 THROUGHPUT_SECONDS = 5.0  # rows/s shown is the mean over that long
 SPARKLINE_SECONDS = 1.0  # between two points
@@ -59,9 +61,11 @@ class Progress:
         self._clock = clock
         self._first_step: tuple[float, int] | None = None  # (when it ended, its rows)
         self._last: StepStats | None = None
+        self._model: Mapping[str, float] = {}
         self._records = self._rows = self._unknown = self._dead_letters = self._drift_alarms = 0
         self._scored = self._correct = 0
-        self._recent_errors: deque[bool] = deque(maxlen=window)
+        self._window_rows = window
+        self._window = PrequentialWindow(window)
         self._recent_rows: deque[tuple[float, int]] = deque()  # (when, rows so far)
         self._history: deque[float] = deque(maxlen=SPARKLINE_POINTS)
         self._next_point = 0.0
@@ -72,6 +76,7 @@ class Progress:
         with self._lock:
             now = self._clock()
             self._last = stats
+            self._model = stats.model or self._model  # a step of dead letters alone has none
             self._records += stats.records
             self._rows += stats.rows
             if self._first_step is None:
@@ -80,12 +85,12 @@ class Progress:
             self._dead_letters += sum(stats.dead_letters.values())
             self._scored += len(stats.errors)
             self._correct += len(stats.errors) - int(np.count_nonzero(stats.errors))
-            self._recent_errors.extend(stats.errors.tolist())
+            self._window.update(stats.errors)
             self._recent_rows.append((now, self._rows))
             while self._recent_rows[0][0] < now - THROUGHPUT_SECONDS:
                 self._recent_rows.popleft()
-            if now >= self._next_point and self._recent_errors:
-                self._history.append(self._windowed_accuracy() or 0.0)
+            if now >= self._next_point and self._scored:
+                self._history.append(self._window.accuracy)
                 self._next_point = now + SPARKLINE_SECONDS
 
     def drift_alarm(self, text: str) -> None:
@@ -106,7 +111,6 @@ class Progress:
             started, first_rows = self._first_step or (now, 0)
             seconds = now - started
             last = self._last
-            model = {} if last is None else last.model
             latency = None if last is None or not len(last.latency_seconds) else float(np.median(last.latency_seconds))
             return Snapshot(
                 seconds=seconds,
@@ -116,13 +120,13 @@ class Progress:
                 rows_unknown=self._unknown,
                 rows_per_second=self._recent_throughput(now),
                 mean_rows_per_second=(self._rows - first_rows) / seconds if seconds > 0 else 0.0,
-                accuracy=self._windowed_accuracy(),
+                accuracy=self._window.accuracy if self._scored else None,
                 overall_accuracy=self._correct / self._scored if self._scored else None,
-                window=self._recent_errors.maxlen or 0,
+                window=self._window_rows,
                 accuracy_history=tuple(self._history),
-                classes=int(model.get("classes", 0)),
-                centroids=int(model.get("active_centroids", 0)),
-                shift=float(model.get("shift", 0.0)),
+                classes=int(self._model.get("classes", 0)),
+                centroids=int(self._model.get("active_centroids", 0)),
+                shift=float(self._model.get("shift", 0.0)),
                 model_bytes=0 if last is None else last.model_bytes,
                 lag=0 if last is None else sum(last.lag.values()),
                 latency_p50_seconds=latency,
@@ -130,10 +134,6 @@ class Progress:
                 dead_letters=self._dead_letters,
                 events=tuple(self._events),
             )
-
-    def _windowed_accuracy(self) -> float | None:
-        errors = self._recent_errors
-        return 1.0 - sum(errors) / len(errors) if errors else None
 
     def _recent_throughput(self, now: float) -> float:
         for when, rows_then in self._recent_rows:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
 import pytest
+from rich.console import Console
+
 from prototide.service.steps import StepStats
 from prototide.service.view import BARS, Progress, Snapshot, draw, plain_line, sparkline, summary
-from rich.console import Console
 
 
 class Clock:
@@ -66,6 +68,12 @@ def test_counts_add_up_over_steps_and_gauges_are_the_last_ones(progress: Progres
     assert (snapshot.records, snapshot.rows, snapshot.rows_unknown, snapshot.dead_letters) == (4, 150, 2, 1)
     assert (snapshot.classes, snapshot.centroids, snapshot.shift, snapshot.lag) == (8, 24, 0.0125, 9)
     assert snapshot.latency_p50_seconds == pytest.approx(0.020)
+
+
+def test_a_step_of_dead_letters_alone_leaves_the_models_figures(progress: Progress) -> None:
+    progress.observe(step(classes=7))
+    progress.observe(dataclasses.replace(step(rows=0, dead=1), model={}))
+    assert (progress.snapshot().classes, progress.snapshot().centroids) == (7, 21)
 
 
 def test_accuracy_is_windowed_and_overall(progress: Progress) -> None:
