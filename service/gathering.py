@@ -1,0 +1,113 @@
+"""Records into micro-batches: read, decoded once, closed by rows, by age or by bytes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prototide.service.broker import Record
+from prototide.service.settings import Settings
+from prototide.service.wire import Batch, RejectedRecord, decode_batch
+
+IDLE_SECONDS = 0.2  # longest wait for a first record: signals are handled between steps
+MAX_STEP_BYTES = 64 * 2**20  # bounds a step's memory whatever its records hold
+MAX_STEP_RECORDS = 10_000
+
+
+class RecordSource(Protocol):
+    """Where records come from; `broker.Source`."""
+
+    def poll(self, timeout: float) -> Record | None:
+        """The next record, or None when none came within `timeout` seconds."""
+
+    def consume(self, most: int, timeout: float) -> list[Record]:
+        """Up to `most` records within `timeout` seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A record, decoded: a batch, or why there is none."""
+
+    record: Record
+    decoded: Batch | RejectedRecord
+
+    @property
+    def rows(self) -> int:
+        """How many rows it brings."""
+        return len(self.decoded.labels) if isinstance(self.decoded, Batch) else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of its value."""
+        return len(self.record.value or b"")
+
+
+class Gatherer:
+    """Holds the records that were read but wait for the next step, because they would overfill this one."""
+
+    def __init__(self, settings: Settings, source: RecordSource) -> None:
+        self._max_rows = settings.batch.max_rows
+        self._max_wait_seconds = settings.batch.max_wait_ms / 1000
+        self._limits = settings.limits.record()
+        self._source = source
+        self._pending: deque[Taken] = deque()
+        self._rows = self._size = 0  # of the pending ones
+        self._decode_seconds = 0.0
+
+    def gather(self) -> tuple[list[Taken], float]:
+        """A step's records ordered by partition, then offset, and the seconds that decoding took; none came: empty.
+
+        The step closes at `batch.max_rows` rows (a larger record is a step of its own) or at that age.
+        """
+        if not self._pending:
+            first = self._source.poll(IDLE_SECONDS)
+            if first is None:
+                return [], 0.0
+            self._decode([first])
+        closes = time.monotonic() + self._max_wait_seconds
+        while (wanted := self._wanted()) > 0:
+            left = max(0.0, closes - time.monotonic())
+            self._decode(self._source.consume(wanted, left))
+            if not left:
+                break
+        decode_seconds, self._decode_seconds = self._decode_seconds, 0.0
+        return sorted(self._close(), key=lambda each: (each.record.partition, each.record.offset)), decode_seconds
+
+    def _wanted(self) -> int:
+        """How many more records to ask for; 0 when the pending ones fill a step."""
+        missing = self._max_rows - self._rows
+        if missing <= 0 or self._size >= MAX_STEP_BYTES or len(self._pending) >= MAX_STEP_RECORDS:
+            return 0
+        rows_each = max(1, self._pending[-1].rows)
+        return max(1, min(missing // rows_each, MAX_STEP_RECORDS))
+
+    def _close(self) -> list[Taken]:
+        step: list[Taken] = []
+        rows = size = 0
+        while self._pending:
+            rows += self._pending[0].rows
+            size += self._pending[0].size
+            if step and (rows > self._max_rows or size > MAX_STEP_BYTES or len(step) >= MAX_STEP_RECORDS):
+                break
+            step.append(self._pending.popleft())
+            self._rows -= step[-1].rows
+            self._size -= step[-1].size
+        return step
+
+    def _decode(self, records: Sequence[Record]) -> None:
+        started = time.perf_counter()
+        for record in records:
+            taken = Taken(record, self._decoded(record))
+            self._pending.append(taken)
+            self._rows += taken.rows
+            self._size += taken.size
+        self._decode_seconds += time.perf_counter() - started
+
+    def _decoded(self, record: Record) -> Batch | RejectedRecord:
+        try:
+            return decode_batch(record.value, self._limits)
+        except RejectedRecord as rejected:
+            return rejected.with_traceback(None)

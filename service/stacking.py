@@ -1,0 +1,90 @@
+"""The rows of several records as one batch, and the learner's answers cut back into records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from prototide.service.wire import Batch, Label
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows of a step, record after record.
+
+    `X`: float32 CSR (n, widest). `labels`: n entries, None where unlabelled; None when every row is. `weights`: float32
+    (n,) or None. `bounds`: (records + 1,), record i has rows bounds[i] to bounds[i + 1].
+    """
+
+    X: sparse.csr_matrix
+    labels: list[Label | None] | None
+    weights: NDArray[np.float32] | None
+    bounds: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return int(self.bounds[-1])
+
+
+def stack(batches: Sequence[Batch]) -> Rows:
+    """All rows in order; at least one batch. Narrower batches lack columns, which are zero."""
+    truths = [batch.truth for batch in batches]
+    counts = [len(batch.labels) for batch in batches]
+    labels = None
+    if any(truth is not None for truth in truths):
+        labels = list(chain.from_iterable(truth or [None] * n for truth, n in zip(truths, counts, strict=True)))
+    weights = None
+    if any(batch.weights is not None for batch in batches):
+        given = zip((batch.weights for batch in batches), counts, strict=True)
+        weights = np.concatenate([np.ones(n, np.float32) if each is None else each for each, n in given])
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Rows(_stacked([batch.X for batch in batches]), labels, weights, bounds)
+
+
+def wrong(predicted: Sequence[Label | None], truth: Sequence[Label | None] | None) -> NDArray[np.bool_]:
+    """One for each row with a truth, in order: whether the prediction differs from it (unknown does)."""
+    if truth is None:
+        return np.zeros(0, np.bool_)
+    actual = _objects(truth)
+    known = ~_is_none(actual)
+    different: NDArray[Any] = _objects(predicted)[known] != actual[known]
+    return different.astype(np.bool_)
+
+
+def unknown(predicted: Sequence[Label | None]) -> int:
+    """How many rows were answered None."""
+    return int(np.count_nonzero(_is_none(_objects(predicted))))
+
+
+def _stacked(matrices: Sequence[sparse.csr_matrix]) -> sparse.csr_matrix:
+    if len(matrices) == 1:
+        return matrices[0]
+    ends = np.cumsum([matrix.nnz for matrix in matrices])
+    starts = np.concatenate([[0], ends[:-1]])
+    indptr = np.concatenate([[0], *(matrix.indptr[1:] + start for matrix, start in zip(matrices, starts, strict=True))])
+    stacked = sparse.csr_matrix(
+        (
+            np.concatenate([matrix.data for matrix in matrices]),
+            np.concatenate([matrix.indices for matrix in matrices]),
+            indptr.astype(np.int32),
+        ),
+        shape=(len(indptr) - 1, max(matrix.shape[1] for matrix in matrices)),
+    )
+    stacked.has_canonical_format = True  # each was
+    return stacked
+
+
+def _objects(labels: Sequence[Label | None]) -> NDArray[Any]:
+    array = np.empty(len(labels), dtype=object)
+    array[:] = labels
+    return array
+
+
+def _is_none(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    same: NDArray[Any] = np.equal(labels, np.array(None, dtype=object))
+    return same.astype(np.bool_)

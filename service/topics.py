@@ -1,0 +1,195 @@
+"""The service's topics: what they must be like, making them, looking at them before the first record is read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from prototide.service.clients import ClientErrors, admin_client, service_error
+from prototide.service.errors import PersonMustAct, RestartMayHelp
+from prototide.service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_SECONDS = 30.0
+TRY_TIMEOUT_SECONDS = 1.0
+TELL_INTERVAL_SECONDS = 5.0
+RECORD_OVERHEAD_BYTES = 64 * 1024  # key, headers, framing: what max.message.bytes counts beside the value
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as the service needs it."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    max_message_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The topics as the brokers have them."""
+
+    train_partitions: tuple[int, ...]
+    partitions: Mapping[str, int]  # topic -> how many
+    ids: Mapping[str, str]  # topic -> id; empty where the brokers cannot tell
+    max_message_bytes: Mapping[str, int]  # topic of outputs -> bytes
+
+
+def wanted_topics(settings: Settings, partitions: int, replication_factor: int) -> list[TopicSpec]:
+    """The topics that `prototide topics create` makes."""
+    predictions = int(settings.limits.prediction_bytes)
+    train = max(int(settings.limits.record_bytes) + RECORD_OVERHEAD_BYTES, 1_048_588)  # Kafka's default at least
+    sizes = {
+        settings.topics.train: train,
+        settings.topics.predictions: predictions,
+        settings.topics.dead_letters: train,
+    }
+    return [TopicSpec(name, partitions, replication_factor, size) for name, size in sizes.items()]
+
+
+def create_topics(settings: Settings, specs: Iterable[TopicSpec]) -> dict[str, str]:
+    """Makes what is missing, raises ``max.message.bytes`` where it is too small; topic -> what was done."""
+    errors = ClientErrors()
+    admin = admin_client(settings, errors)
+    found = wait_for_brokers(settings, admin, errors, lambda: False)
+    done = {}
+    for spec in specs:
+        if spec.name in found:
+            raised = _raise_max_message_bytes(admin, spec)
+            suffix = f", max.message.bytes raised to {spec.max_message_bytes}" if raised else ""
+            done[spec.name] = f"exists with {found[spec.name]} partitions{suffix}"
+        else:
+            _create(admin, spec)
+            done[spec.name] = f"created with {spec.partitions} partitions"
+    return done
+
+
+def inspect_topics(settings: Settings, give_up: Callable[[], bool]) -> Topology:
+    """Waits for the brokers and looks at the topics; raises PersonMustAct for what the service cannot run on."""
+    errors = ClientErrors()
+    admin = admin_client(settings, errors)
+    found = wait_for_brokers(settings, admin, errors, give_up)
+    topics = settings.topics
+    names = [topics.train, topics.predictions, topics.dead_letters]
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise PersonMustAct(
+            f"there is no topic {', '.join(missing)} at {settings.kafka.bootstrap_servers}",
+            "`prototide topics create` makes the topics (or give the service's user the right to see them)",
+        )
+    sizes = {name: _max_message_bytes(admin, name, settings) for name in (topics.predictions, topics.dead_letters)}
+    if sizes[topics.predictions] < int(settings.limits.prediction_bytes):
+        raise PersonMustAct(
+            f"topic {topics.predictions} takes records of {sizes[topics.predictions]} bytes, "
+            f"limits.prediction_bytes is {int(settings.limits.prediction_bytes)}",
+            "`prototide topics create` raises the topic's max.message.bytes",
+        )
+    return Topology(
+        train_partitions=tuple(range(found[topics.train])),
+        partitions={name: found[name] for name in names},
+        ids=_topic_ids(admin, names),
+        max_message_bytes=sizes,
+    )
+
+
+def wait_for_brokers(
+    settings: Settings, admin: AdminClient, errors: ClientErrors, give_up: Callable[[], bool]
+) -> dict[str, int]:
+    """Topic -> number of partitions, as soon as a broker answers; raises RestartMayHelp after the start-up time-out."""
+    brokers, timeout = settings.kafka.bootstrap_servers, settings.kafka.startup_timeout_s
+    start = told = time.monotonic()
+    while True:
+        try:
+            topics = admin.list_topics(timeout=TRY_TIMEOUT_SECONDS).topics
+            return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+        except KafkaException as failed:
+            why = failed.args[0].str()
+        errors.raise_any()
+        now = time.monotonic()
+        if now - start >= timeout or give_up():
+            raise RestartMayHelp(
+                f"no broker answers at {brokers} after {now - start:.0f} s: {why}",
+                "see that the brokers are up and kafka.bootstrap_servers is right, then start again",
+            )
+        if now - told >= TELL_INTERVAL_SECONDS:
+            told = now
+            log.warning("no broker answers at %s yet: %s (%.0f s of %.0f s)", brokers, why, now - start, timeout)
+
+
+def _create(admin: AdminClient, spec: TopicSpec) -> None:
+    topic = NewTopic(
+        spec.name,
+        num_partitions=spec.partitions,
+        replication_factor=spec.replication_factor,
+        config={"max.message.bytes": str(spec.max_message_bytes)},
+    )
+    try:
+        _answer(admin.create_topics([topic], request_timeout=REQUEST_TIMEOUT_SECONDS))
+    except KafkaException as failed:
+        error: KafkaError = failed.args[0]
+        if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise _cannot(f"create topic {spec.name}", error) from None
+
+
+def _raise_max_message_bytes(admin: AdminClient, spec: TopicSpec) -> bool:
+    resource = ConfigResource(ResourceType.TOPIC, spec.name)
+    try:
+        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+        if int(config["max.message.bytes"].value) >= spec.max_message_bytes:
+            return False
+        size = str(spec.max_message_bytes)
+        resource.add_incremental_config(
+            ConfigEntry("max.message.bytes", size, incremental_operation=AlterConfigOpType.SET)
+        )
+        _answer(admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+    except KafkaException as failed:
+        raise _cannot(f"raise max.message.bytes of topic {spec.name}", failed.args[0]) from None
+    return True
+
+
+def _max_message_bytes(admin: AdminClient, name: str, settings: Settings) -> int:
+    """The topic's limit; that of the settings where the brokers cannot tell (the embedded one, missing rights)."""
+    try:
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+        return int(config["max.message.bytes"].value)
+    except KafkaException as failed:
+        log.info("the brokers do not tell max.message.bytes of topic %s: %s", name, failed.args[0].str())
+        return int(settings.limits.prediction_bytes)
+
+
+def _topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
+    ids = {}
+    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_SECONDS).items():
+        try:
+            ids[name] = str(future.result().topic_id)
+        except KafkaException as failed:
+            log.info("the brokers do not tell the id of topic %s: %s", name, failed.args[0].str())
+    return ids
+
+
+def _answer(futures: Mapping[Any, Any]) -> Any:
+    (future,) = futures.values()
+    return future.result()
+
+
+def _cannot(what: str, error: KafkaError) -> PersonMustAct:
+    known = service_error(error, f"cannot {what}")
+    if isinstance(known, PersonMustAct):
+        return known
+    return PersonMustAct(known.what, "mend that, or let an administrator of the cluster make the topics")
