@@ -28,7 +28,7 @@ def produce(
         bool | None,
         typer.Option(
             "--header/--no-header",
-            help="Whether the first line of a TSV or CSV names the columns; by default when --label or --text is a name.",
+            help="Whether the first line of a TSV or CSV names columns; by default when --label or --text is a name.",
         ),
     ] = None,
     columns: Annotated[int, typer.Option(min=1, help="Columns that text is hashed into.")] = 2**17,
