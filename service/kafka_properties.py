@@ -10,6 +10,7 @@ _SECRET = re.compile(
 )
 _SERVICE_SETS_IT = "the service sets it"
 _GUARANTEE = "the delivery guarantee rests on the service's own value"
+_CODE = "it takes code, not a value"
 
 # Aliases of librdkafka included: an alias is the same property.
 REFUSED: Mapping[str, str] = {
@@ -31,6 +32,7 @@ REFUSED: Mapping[str, str] = {
     "enable.gapless.guarantee": _GUARANTEE,
     "delivery.report.only.error": _GUARANTEE,
     "allow.auto.create.topics": _GUARANTEE,
+    **dict.fromkeys(("error_cb", "stats_cb", "throttle_cb", "oauth_cb", "on_commit", "on_delivery", "logger"), _CODE),
 }
 
 _UNVERIFIED: Mapping[str, frozenset[str]] = {

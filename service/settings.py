@@ -161,7 +161,7 @@ def _document(name: str, info: FieldInfo) -> Documented:
 
 def as_text(value: object) -> str:
     """A value as a person would write it after ``--set name=``."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def load(
