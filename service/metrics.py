@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.metadata
+import math
 import platform
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -259,11 +260,12 @@ class Metrics:
 
     def status(self) -> dict[str, str]:
         """The few numbers of the status page."""
+        accuracy = self._window.accuracy
         lag = [sample.value for metric in self._lag.collect() for sample in metric.samples]
         return {
             "rows predicted": self._whole("prototide_rows_predicted_total"),
             "rows learned": self._whole("prototide_rows_learned_total"),
-            "prequential accuracy": f"{self._window.accuracy:.4f}",
+            "prequential accuracy": "none yet" if math.isnan(accuracy) else f"{accuracy:.4f}",
             "model's step": self._whole("prototide_model_step"),
             "classes": self._whole("prototide_classes"),
             "prototypes": self._whole("prototide_centroids"),

@@ -150,7 +150,7 @@ class Core(Section):
     percentile_threshold: Share | None = Field(
         default=None, description="merge only below this quantile of all distances"
     )
-    truncation_threshold: Amount = Field(
+    truncation_threshold: Annotated[float, Number, Field(ge=0, lt=1)] = Field(
         default=1e-4, description="share of the largest entry below which entries are dropped"
     )
     min_weight: Amount = Field(default=1e-3, description="decayed mass below which a prototype is pruned")

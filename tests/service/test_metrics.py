@@ -258,6 +258,7 @@ def test_the_exposition_is_negotiated() -> None:
 
 def test_the_status_page_gets_its_numbers(registry: CollectorRegistry) -> None:
     metrics = Metrics(registry)
+    assert metrics.status()["prequential accuracy"] == "none yet"
     metrics.observe(replace(STEP, rows=1_000_000))
     status = metrics.status()
     assert status["rows predicted"] == "1,000,000"
