@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from prototide.core import FastKMeansClassifier
 from prototide.service.errors import PersonMustAct
 from prototide.service.settings import Settings, documented, load
 from prototide.service.wire import Limits
@@ -86,8 +87,6 @@ def test_defaults_are_those_of_the_specification() -> None:
 
 
 def test_core_settings_are_the_classifiers_constructor() -> None:
-    from prototide.core import FastKMeansClassifier
-
     constructor = inspect.signature(FastKMeansClassifier).parameters
     assert load(environ={}).core.classifier_parameters() == {name: each.default for name, each in constructor.items()}
 
