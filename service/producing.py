@@ -164,8 +164,7 @@ def _raise_refused(sent: Sent) -> None:
 def new_sender(settings: Settings, topic: str, stopped: Callable[[], bool]) -> Sender:
     """Connects to the brokers; raises RestartMayHelp when none answers, PersonMustAct when the topic is missing."""
     errors = ClientErrors()
-    found = wait_for_brokers(settings, admin_client(settings, errors), errors, stopped)
-    if topic not in found:
+    if topic not in wait_for_brokers(settings, admin_client(settings, errors), errors, stopped).topics:
         raise PersonMustAct(
             f"there is no topic {topic} at {settings.kafka.bootstrap_servers}",
             "`prototide topics create` makes the topics of the settings",

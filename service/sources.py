@@ -99,7 +99,7 @@ def format_of(path: Path) -> FileFormat:
 
 
 class Lines:
-    """A file's lines without their ends, UTF-8, numbered from 1; `bytes_read` of the file tells how far it is."""
+    """A file's lines without the newline, UTF-8, numbered from 1; `bytes_read` of the file tells how far it is."""
 
     def __init__(self, path: Path) -> None:
         """Raises PersonMustAct when the file cannot be opened."""
@@ -128,7 +128,7 @@ class Lines:
                 line = raw.decode("utf-8-sig" if self.number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise UnparsableLine(self.number, f"byte {error.start + 1} is not UTF-8", "UTF-8 text") from None
-            yield line.rstrip("\r\n")
+            yield line.removesuffix("\n")
 
     def _next(self) -> bytes:
         self.number += 1
@@ -151,7 +151,7 @@ def read_rows(lines: Lines, file_format: FileFormat, columns: Columns) -> Iterat
         case FileFormat.JSONL:
             return _json_rows(lines, columns)
         case FileFormat.TSV:
-            return _table_rows(((lines.number, line.split("\t")) for line in lines if line), columns)
+            return _table_rows(_tsv_records(lines), columns)
         case FileFormat.CSV:
             return _table_rows(_csv_records(lines), columns)
 
@@ -178,6 +178,12 @@ def _columns_and_values(pairs: Sequence[str]) -> tuple[tuple[int, ...], tuple[fl
     if not all(abs(value) <= _FLOAT32_MAX for value in values):  # NaN compares false
         raise ValueError("not a finite float32")
     return columns, values
+
+
+def _tsv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
+    for line in lines:
+        if text := line.removesuffix("\r"):
+            yield lines.number, text.split("\t")
 
 
 def _csv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:

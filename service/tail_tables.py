@@ -41,7 +41,7 @@ def _dead_letters(rows: Sequence[dict[str, Any]]) -> Table:
             plain(row["record"]),
             plain(row["source"]),
             plain(row["reason"] or "?", "red"),
-            plain(row["bytes"]),
+            plain(f"{row['bytes']:,}"),
             plain(row["detail"] or ""),
         )
     return made

@@ -52,14 +52,14 @@ class Reader:
         """Raises RestartMayHelp when no broker answers, PersonMustAct when the topic is missing."""
         self._errors = ClientErrors()
         self._stopped = stopped
-        found = wait_for_brokers(settings, admin_client(settings, self._errors), self._errors, stopped)
+        found = wait_for_brokers(settings, admin_client(settings, self._errors), self._errors, stopped).topics
         if topic not in found:
             raise PersonMustAct(
                 f"there is no topic {topic} at {settings.kafka.bootstrap_servers}",
                 f"correct the name; there are: {', '.join(sorted(found)) or 'none'}",
             )
         self._until_end = until_end
-        self._unfinished = set(range(found[topic]))
+        self._unfinished = set(found[topic].partitions)
         own = {"group.id": f"{settings.kafka.group_id}.tail", "auto.offset.reset": "earliest"}
         self._consumer: Consumer = new_client(Consumer, consumer_properties(settings) | own, self._errors)
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
@@ -133,8 +133,12 @@ def dead_letter_row(message: Message) -> dict[str, Any]:
         "source": "/".join(source),
         "reason": texts.get("dlq.reason"),
         "detail": texts.get("dlq.detail"),
-        "timestamp": texts.get("dlq.timestamp"),
-        "bytes": texts.get("dlq.value-bytes") or str(len(message.value() or b"")),
+        "timestamp": _int(texts.get("dlq.timestamp")),
+        "bytes": _int(texts.get("dlq.value-bytes")) or len(message.value() or b""),
         "service_version": texts.get("dlq.service-version"),
     }
     return row | ({"sha256": texts["dlq.value-sha256"]} if "dlq.value-sha256" in texts else {})
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
