@@ -1,0 +1,323 @@
+"""`FastKMeansClassifier`: several prototypes per class, learned from a stream, one row at a time or in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from prototide.core import fitting
+from prototide.core.labels import Label, as_array, checked_labels, checked_weights
+from prototide.core.model import Learned, LearnStats, Model
+from prototide.core.parameters import check_parameters
+from prototide.core.rows import CsrRows, canonical_rows
+
+STATE_FORMAT = 1
+
+
+class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Streaming multi-prototype classifier for sparse rows with many classes.
+
+    A class is a set of prototypes; prototype p holds a centre M_p (the sum of the unit rows that it attracted) and a
+    correction R_p (from margin violations). ``score_p(x) = 2 cos(x, M_p) + R_p . x``; a class scores as its best
+    prototype does; the best class is predicted. New classes and new features are taken in as they come.
+
+    Parameters
+    ----------
+    k_init : int, default 3
+        Most prototypes that a class may have. `fit` seeds that many; in a stream a class starts with one and gets
+        another when its errors ask for it.
+    k_list : dict or list, optional
+        The same for single classes: label -> k (also of classes not yet seen), or by position in ``classes_`` at `fit`
+        (in a stream: in the order in which classes appear).
+    init_method : {"kmeans++", "random"}
+        How `fit` draws its seeds.
+    distance : {"cosine", "euclidean"}
+        Euclidean rows are mapped so that cosine orders them as distance does (`prototide.core.lift`).
+    dtype : {"float32", "float16", "bfloat16", "float64"}
+        Format of the vectors that score; sums, masses and norms are float32 at least.
+    soft, soft_type, temperature : bool, {"linear", "softmax"}, float
+        How a row is shared among the prototypes of its class, and the form of `predict_proba`; ``soft=False``: the
+        nearest prototype takes all.
+    lambda_penalty : float, default 0.1
+        Strength of the corrections against wrong classes; 0: pure soft K-means.
+    merge_threshold, relative_merge, percentile_threshold : float or None, bool, float or None
+        Prototypes of one class nearer than this (1 - cosine) are merged; relative: as a fraction of the mean distance
+        of same-class prototypes; percentile: and also below that quantile of these distances. None: 0.02; 0: never.
+    truncation_threshold : float, default 1e-4
+        Entries below this fraction of a prototype's largest are dropped now and then (not while its mass is < 100).
+    min_weight : float, default 1e-3
+        Prototypes whose mass has decayed below are dropped, never the last of a class.
+    batch_size : int, default 10240
+        Rows scored at once by the predict methods.
+    n_threads : int, default -1
+        Threads of the scoring; -1: all cores. Results do not depend on it.
+    random_state : int, default 42
+        Seed of `fit`. Nothing else is random.
+    max_iters, tol : int, float
+        `fit` stops after so many passes, or when no prototype moved further than ``tol`` in one.
+    half_life : float, optional
+        Rows after which a row's influence has halved; None: nothing is forgotten.
+    idf : bool, default True
+        Inverse document frequencies learned from the stream (cosine only).
+    update_rows : int or "auto"
+        Rows that are scored together before they are learned; "auto" grows with the model.
+
+    Attributes
+    ----------
+    classes_ : array of int64, str or (mixed) object
+        Known labels, ints ascending, then strings.
+    n_features_in_ : int
+        Columns seen so far.
+
+    """
+
+    def __init__(
+        self,
+        k_init: int = 3,
+        k_list: Mapping[Label, int] | list[int] | None = None,
+        init_method: str = "kmeans++",
+        distance: str = "cosine",
+        dtype: str = "float32",
+        soft: bool = True,
+        soft_type: str = "linear",
+        temperature: float = 1.0,
+        lambda_penalty: float = 0.1,
+        merge_threshold: float | None = None,
+        relative_merge: bool = False,
+        percentile_threshold: float | None = None,
+        truncation_threshold: float = 1e-4,
+        min_weight: float = 1e-3,
+        batch_size: int = 10240,
+        n_threads: int = -1,
+        random_state: int | np.random.RandomState | None = 42,
+        max_iters: int = 50,
+        tol: float = 1e-4,
+        half_life: float | None = None,
+        idf: bool = True,
+        update_rows: int | str = "auto",
+    ) -> None:
+        self.k_init = k_init
+        self.k_list = k_list
+        self.init_method = init_method
+        self.distance = distance
+        self.dtype = dtype
+        self.soft = soft
+        self.soft_type = soft_type
+        self.temperature = temperature
+        self.lambda_penalty = lambda_penalty
+        self.merge_threshold = merge_threshold
+        self.relative_merge = relative_merge
+        self.percentile_threshold = percentile_threshold
+        self.truncation_threshold = truncation_threshold
+        self.min_weight = min_weight
+        self.batch_size = batch_size
+        self.n_threads = n_threads
+        self.random_state = random_state
+        self.max_iters = max_iters
+        self.tol = tol
+        self.half_life = half_life
+        self.idf = idf
+        self.update_rows = update_rows
+
+    # --- learning ---
+
+    def learn(self, X: Any, y: Any, sample_weight: Any = None, top_k: int = 0) -> Learned:
+        """Predicts each row just before it learns it.
+
+        X: (n, any width) rows, sparse or dense. y: n labels (int, str; None: predict only), or None for no labels.
+        sample_weight: (n,) finite, >= 0; 0: predict only. top_k: how many best classes to return with probabilities.
+        A batch that is rejected (ValueError, TypeError) leaves the model as it was.
+        """
+        if top_k < 0:
+            raise ValueError(f"top_k={top_k} is not allowed: it must be an int >= 0")
+        rows = canonical_rows(X)
+        labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
+        with self._model() as model:
+            return model.learn(rows, labels, weight, top_k)
+
+    def fit_batch(self, X: Any, y: Any, sample_weight: Any = None, verbose: bool = False) -> LearnStats:
+        """`learn` without the predictions: the statistics of the call; ``verbose`` prints them."""
+        stats = self.learn(X, y, sample_weight).stats
+        if verbose:
+            print(", ".join(f"{name} {value:.4g}" for name, value in stats.items()))  # type: ignore[str-format]  # noqa: T201
+        return stats
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """scikit-learn's name for `fit_batch`; ``classes`` may announce labels (not needed), the width is fixed."""
+        rows = canonical_rows(X)
+        if hasattr(self, "_fitted"):
+            self._check_width(rows)
+        if classes is not None:
+            announced = set(checked_labels(classes, len(classes)))
+            unknown = [label for label in checked_labels(y, rows.count) if label is not None and label not in announced]
+            if unknown:
+                raise ValueError(f"y contains the label {unknown[0]!r}, which is not in classes={list(classes)!r}")
+        self.fit_batch(X, y, sample_weight)
+        return self
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, verbose: bool | None = None) -> Self:
+        """Starts anew: seeds ``k_init`` prototypes per class, then passes over the shuffled rows until they settle.
+
+        ``verbose``: a progress bar; None: when the terminal is one.
+        """
+        check_parameters(self._parameters())
+        rows = canonical_rows(X)
+        labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
+        if not any(label is not None for label in labels):
+            raise ValueError(f"fit needs at least one labelled row, got X of shape ({rows.count}, {rows.width})")
+        fresh = Model(self._parameters())
+        with self._threads():
+            fitting.fit(fresh, rows, labels, weight, verbose)
+        self._fitted = fresh
+        return self
+
+    # --- predicting ---
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """(n,) the best class of each row; a row without non-zeros gets that of the heaviest prototype."""
+        with self._known() as model:
+            rows = self._check_width(canonical_rows(X))
+            return as_array([label for part in self._parts(rows) for label in model.winners(part)])
+
+    def predict_top(self, X: Any, k: int) -> tuple[list[list[Label | None]], NDArray[np.float32]]:
+        """The k best classes of each row of any width, best first: n lists of k labels, and (n, k) probabilities."""
+        if k < 1:
+            raise ValueError(f"k={k} is not allowed: it must be an int >= 1")
+        predicted = self.learn(X, None, top_k=k)
+        assert predicted.top_labels is not None
+        assert predicted.top_probs is not None
+        return predicted.top_labels, predicted.top_probs
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """(n, classes) calibrated probabilities in the order of ``classes_``; the largest is what `predict` answers."""
+        with self._known() as model:
+            rows = self._check_width(canonical_rows(X))
+            return np.concatenate([model.probabilities(part) for part in self._parts(rows)])
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """(n, classes) scores in the order of ``classes_``."""
+        with self._known() as model:
+            rows = self._check_width(canonical_rows(X))
+            return np.concatenate([model.class_scores(part) for part in self._parts(rows)])
+
+    def to(self, device: Any) -> Self:
+        """Moves the model to a device; this version computes on the CPU."""
+        if str(device) != "cpu":
+            raise ValueError(f"device={str(device)!r} is not allowed: this version computes on 'cpu' only")
+        return self
+
+    # --- what there is ---
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Known labels, ints ascending, then strings."""
+        model = self._need()
+        return as_array([model.labels.names[number] for number in model.labels.sorted_numbers()])
+
+    @property
+    def n_features_in_(self) -> int:
+        """Columns seen so far."""
+        return self._need().width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the model's arrays."""
+        return self._fitted.engine.nbytes if hasattr(self, "_fitted") else 0
+
+    def moved_classes(self, n: int) -> list[tuple[Label, float]]:
+        """The n classes that moved most in the last call that learned: (label, mass-weighted mean shift), largest first."""
+        return self._fitted.moved_classes(n) if hasattr(self, "_fitted") else []
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The whole model as named arrays and JSON-able metadata: copies, and all that `from_state` needs."""
+        check_parameters(self._parameters())
+        with self._model() as model:
+            parameters = self._parameters()
+            if isinstance(self.k_list, Mapping):
+                parameters["k_list"] = {"labels": [[label, int(k)] for label, k in self.k_list.items()]}
+            return model.arrays(), {"format": STATE_FORMAT, "parameters": parameters, "labels": list(model.labels.names)}
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> Self:
+        """The classifier whose `state` this is. ValueError when the format is another."""
+        if metadata.get("format") != STATE_FORMAT:
+            raise ValueError(f"state format {metadata.get('format')!r} is not {STATE_FORMAT}: made by another version of prototide")
+        parameters = dict(metadata["parameters"])
+        if isinstance(parameters["k_list"], Mapping):
+            parameters["k_list"] = {label: k for label, k in parameters["k_list"]["labels"]}
+        classifier = cls(**parameters)
+        classifier._fitted = Model.restored(parameters, arrays, metadata)
+        return classifier
+
+    # --- inside ---
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_fitted") and len(self._fitted.labels) > 0
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Parameters and `state`; scikit-learn adds its version."""
+        kept = {name: value for name, value in super().__getstate__().items() if name != "_fitted"}
+        return kept | ({"_state": self.state()} if hasattr(self, "_fitted") else {})
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        state = kept.pop("_state", None)
+        super().__setstate__(kept)
+        if state is not None:
+            self._fitted = Model.restored(self._parameters(), *state)
+
+    def _parameters(self) -> dict[str, Any]:
+        return dict(self.get_params(deep=False))
+
+    def _need(self) -> Model:
+        check_is_fitted(self)
+        return self._fitted
+
+    @contextmanager
+    def _model(self) -> Iterator[Model]:
+        """The model, begun if need be, to one caller at a time; the engine follows the parameters as they are now."""
+        parameters = self._parameters()
+        check_parameters(parameters)
+        if not hasattr(self, "_fitted"):
+            self._fitted = Model(parameters)
+        model = self._fitted
+        with model.lock, self._threads():
+            model.follow(parameters)
+            yield model
+
+    @contextmanager
+    def _known(self) -> Iterator[Model]:
+        check_is_fitted(self)
+        with self._model() as model:
+            yield model
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        before = numba.get_num_threads()
+        most = numba.config.NUMBA_NUM_THREADS
+        numba.set_num_threads(most if self.n_threads == -1 else min(self.n_threads, most))
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
+
+    def _check_width(self, rows: CsrRows) -> CsrRows:
+        expected = self._fitted.width
+        if rows.width != expected:
+            raise ValueError(f"X has {rows.width} features, but {type(self).__name__} is expecting {expected} features as input")
+        return rows
+
+    def _parts(self, rows: CsrRows) -> Iterator[CsrRows]:
+        for first in range(0, max(1, rows.count), self.batch_size):
+            yield rows.part(first, min(first + self.batch_size, rows.count))

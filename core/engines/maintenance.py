@@ -1,0 +1,162 @@
+"""What happens every 1,024 learned rows: rescale, prune, merge, truncate; only classes that learned since are looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from prototide.core.engines.learning import vacate
+from prototide.core.engines.postings import find, gather, insert, remove
+from prototide.core.engines.tables import ACTIVE, LOSS_ROWS, MERGED, OMEGA, PRUNED, ROWS
+
+
+@njit(cache=True)
+def rescale(postings, slots, features, scalars):
+    """Divides everything additive by omega, which becomes 1; no score changes."""
+    omega = scalars[OMEGA]
+    for j in range(postings.start.size):
+        for i in range(postings.start[j], postings.start[j] + postings.length[j]):
+            postings.M[i] /= omega
+            postings.R[i] /= omega
+    slots.mass[:] /= omega
+    slots.square[:] /= omega * omega
+    features.document_frequency[:] /= omega
+    features.violation[:] /= omega
+    scalars[ROWS] /= omega
+    scalars[LOSS_ROWS] /= omega
+    scalars[OMEGA] = 1.0
+
+
+@njit(cache=True)
+def prune(postings, holdings, slots, classes, scalars, counters, rule):
+    """Drops active prototypes lighter than ``min_weight``, the lightest first, never the last of a class."""
+    for c in range(classes.active.size):
+        while classes.active[c] > 1:
+            lightest, p = -1, classes.first[c]
+            while p >= 0:
+                if slots.kind[p] == ACTIVE and (lightest < 0 or slots.mass[p] < slots.mass[lightest]):
+                    lightest = p
+                p = slots.next[p]
+            if slots.mass[lightest] / scalars[OMEGA] >= rule.min_weight:
+                break
+            vacate(postings, holdings, slots, classes, lightest)
+            classes.active[c] -= 1
+            counters[PRUNED] += 1
+
+
+@njit(cache=True)
+def pair_distances(postings, holdings, slots, classes, out):
+    """1 - cosine of all same-class pairs of active prototypes; with empty ``out`` only their number."""
+    dense = np.zeros(postings.start.size)
+    found = 0
+    for c in range(classes.active.size):
+        if classes.active[c] < 2:
+            continue
+        a = classes.first[c]
+        while a >= 0:
+            if slots.kind[a] == ACTIVE:
+                features, M, _ = gather(postings, holdings, a)
+                dense[features] = M
+                p = slots.next[a]
+                while p >= 0:
+                    if slots.kind[p] == ACTIVE:
+                        if out.size > 0:
+                            out[found] = _distance(dense, postings, holdings, slots, a, p)
+                        found += 1
+                    p = slots.next[p]
+                dense[features] = 0
+            a = slots.next[a]
+    return found
+
+
+@njit(cache=True, error_model="numpy")
+def _distance(dense, postings, holdings, slots, a, p):
+    """1 - cosine; ``dense`` holds M_a."""
+    features, M, _ = gather(postings, holdings, p)
+    dot = 0.0
+    for i in range(features.size):
+        dot += dense[features[i]] * M[i]
+    return 1 - dot / np.sqrt(slots.square[a] * slots.square[p])
+
+
+@njit(cache=True)
+def merge(postings, holdings, slots, classes, counters, threshold, touched):
+    """Joins prototypes of one class at most ``threshold`` apart: M and mass add, R is the mass-weighted mean."""
+    dense = np.zeros(postings.start.size)
+    for c in range(touched.size):
+        if not touched[c] or classes.active[c] < 2:
+            continue
+        a = classes.first[c]
+        while a >= 0:
+            if slots.kind[a] == ACTIVE:
+                features, M, _ = gather(postings, holdings, a)
+                dense[features] = M
+                p = slots.next[a]
+                while p >= 0:
+                    after = slots.next[p]
+                    if slots.kind[p] == ACTIVE and _distance(dense, postings, holdings, slots, a, p) <= threshold:
+                        dense[features] = 0
+                        postings, holdings = _join(postings, holdings, slots, a, p)
+                        vacate(postings, holdings, slots, classes, p)
+                        classes.active[c] -= 1
+                        counters[MERGED] += 1
+                        features, M, _ = gather(postings, holdings, a)
+                        dense[features] = M
+                    p = after
+                dense[features] = 0
+            a = slots.next[a]
+    return postings, holdings
+
+
+@njit(cache=True, error_model="numpy")
+def _join(postings, holdings, slots, a, p):
+    share = slots.mass[a] / (slots.mass[a] + slots.mass[p])
+    features, _, _ = gather(postings, holdings, a)
+    for i in range(features.size):
+        postings.R[find(postings, features[i], a)] *= share
+    features, M, R = gather(postings, holdings, p)
+    for i in range(features.size):
+        at = find(postings, features[i], a)
+        if at < 0:
+            postings, holdings, at = insert(postings, holdings, features[i], a, -1 - at)
+        postings.M[at] += M[i]
+        postings.R[at] += (1 - share) * R[i]
+    slots.mass[a] += slots.mass[p]
+    slots.square[a] = square_norm(postings, holdings, a)
+    return postings, holdings
+
+
+@njit(cache=True)
+def square_norm(postings, holdings, p):
+    """|M_p|^2 from its entries."""
+    _, M, _ = gather(postings, holdings, p)
+    total = 0.0
+    for i in range(M.size):
+        total += float(M[i]) * float(M[i])
+    return total
+
+
+@njit(cache=True, error_model="numpy")
+def truncate(postings, holdings, slots, scalars, rule, touched):
+    """Drops entries whose part in the score is below ``truncation`` times the vector's largest; spares the young."""
+    omega = scalars[OMEGA]
+    for p in range(slots.kind.size):
+        if slots.kind[p] != ACTIVE or not touched[slots.cls[p]] or slots.mass[p] / omega < rule.young_mass:
+            continue
+        features, M, R = gather(postings, holdings, p)
+        scale = rule.tau / np.sqrt(slots.square[p])
+        size = np.empty(features.size)
+        largest = 0.0
+        for i in range(features.size):
+            size[i] = max(abs(M[i]) * scale, abs(R[i]) / omega)
+            largest = max(largest, size[i])
+        kept, start = 0, holdings.start[p]
+        for i in range(features.size):
+            if size[i] < rule.truncation * largest:
+                remove(postings, features[i], p)
+            else:
+                holdings.feature[start + kept] = features[i]
+                kept += 1
+        if kept < features.size:
+            holdings.length[p] = kept
+            slots.square[p] = square_norm(postings, holdings, p)

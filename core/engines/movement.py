@@ -1,0 +1,100 @@
+"""How far prototypes move: 1 - cosine between a centre before and after, from what it attracted, without a copy of it.
+
+    1 - cos(M, M + A) = (|A|^2 - (|M + A| - |M|)^2) / (2 |M| |M + A|)       A: what the prototype attracted
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prototide.core.engines.tables import ACTIVE, Rows, Slots, Trace
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far prototypes moved, newborn ones left out; one entry per prototype."""
+
+    ids: NDArray[np.int64]
+    classes: NDArray[np.int32]
+    masses: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+
+
+@dataclass
+class Journey:
+    """The prototypes as they were at the start, and what they attracted since."""
+
+    ids: NDArray[np.int64]  # (slots,) -1 where no active prototype was
+    squares: NDArray[np.float64]  # (slots,) |M|^2
+    rows: list[Rows] = field(default_factory=list)
+    traces: list[Trace] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, slots: Slots) -> Journey:
+        """From here."""
+        return cls(np.where(slots.kind == ACTIVE, slots.id, -1), slots.square.copy())
+
+    def add(self, rows: Rows, trace: Trace) -> None:
+        """One group's rows and which prototypes attracted them."""
+        self.rows.append(rows)
+        self.traces.append(trace)
+
+    def movement(self, slots: Slots, omega: float, n_features: int) -> Movement:
+        """To here."""
+        counts = [int(trace.count[0]) for trace in self.traces]
+        slot = np.concatenate([trace.slot[:n] for trace, n in zip(self.traces, counts, strict=True)] or [np.zeros(0, np.int32)])
+        if not slot.size:
+            return Movement(*(np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.float64, np.float64)))
+        before = np.cumsum([0] + [rows.indptr.size - 1 for rows in self.rows])
+        row = np.concatenate([trace.row[:n] + b for trace, n, b in zip(self.traces, counts, before, strict=False)])
+        weight = np.concatenate([trace.weight[:n] for trace, n in zip(self.traces, counts, strict=True)])
+        order = np.argsort(slot, kind="stable")
+        moved, first = np.unique(slot[order], return_index=True)
+        squares = _attracted_squares(*_stacked(self.rows), row[order], weight[order], np.append(first, slot.size), n_features)
+        known = np.append(self.ids, np.full(slots.id.size - self.ids.size, -1))[moved] == slots.id[moved]
+        moved, squares = moved[known], squares[known]
+        old, new = np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])
+        shift = np.maximum(0.0, (squares - (new - old) ** 2) / (2 * old * new))
+        return Movement(slots.id[moved], slots.cls[moved], slots.mass[moved] / omega, shift)
+
+
+def joined(parts: list[Movement]) -> Movement:
+    """Movements one after the other: the shifts of a prototype add, its last mass counts."""
+    if len(parts) == 1:
+        return parts[0]
+    ids = np.concatenate([part.ids for part in parts])
+    unique, where = np.unique(ids, return_inverse=True)
+    shifts = np.bincount(where, np.concatenate([part.shifts for part in parts]), unique.size)
+    last = np.zeros(unique.size, np.int64)
+    last[where] = np.arange(ids.size)  # later entries overwrite earlier ones
+    classes, masses = (np.concatenate([getattr(part, name) for part in parts])[last] for name in ("classes", "masses"))
+    return Movement(unique, classes, masses, shifts)
+
+
+def _stacked(rows: list[Rows]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    if len(rows) == 1:
+        return rows[0].indptr, rows[0].indices, rows[0].x
+    lengths = np.concatenate([np.diff(part.indptr) for part in rows])
+    indptr = np.append(0, np.cumsum(lengths))
+    return indptr, np.concatenate([part.indices for part in rows]), np.concatenate([part.x for part in rows])
+
+
+@njit(cache=True)
+def _attracted_squares(indptr, indices, x, row, weight, first, n_features):
+    """|sum of weight * x|^2 over the attractions first[k]..first[k + 1] of each prototype k."""
+    dense, squares = np.zeros(n_features), np.zeros(first.size - 1)
+    for k in range(first.size - 1):
+        for a in range(first[k], first[k + 1]):
+            for i in range(indptr[row[a]], indptr[row[a] + 1]):
+                old, step = dense[indices[i]], weight[a] * x[i]
+                dense[indices[i]] = old + step
+                squares[k] += step * (2 * old + step)
+        for a in range(first[k], first[k + 1]):
+            for i in range(indptr[row[a]], indptr[row[a] + 1]):
+                dense[indices[i]] = 0
+    return squares

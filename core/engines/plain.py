@@ -1,0 +1,345 @@
+"""The plain engine: the rule of docs/model.md, one step after the other, exhaustive scoring. The reference of faster ones.
+
+It holds class numbers, slots and features; labels, input formats and parameters' names are the classifier's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prototide.core.engines import learning, maintenance, scoring
+from prototide.core.engines.movement import Journey, Movement, joined
+from prototide.core.engines.postings import (
+    Postings, compacted, empty_holdings, empty_postings, holdings_of, widened, with_slots,
+)  # fmt: skip
+from prototide.core.engines.tables import (
+    ACTIVE, BORN, FREE, MERGED, OMEGA, PRUNED, STEP, Classes, Features, Frozen, Rows, Rule, Slots, Trace, grown,
+)  # fmt: skip
+from prototide.core.rows import CsrRows
+
+MAINTENANCE_ROWS = 1024
+PROBES = 16  # rows of a group whose scores of all classes are reported, for the calibration
+BLOCK_BYTES = 32 << 20  # scores of a block of rows against all slots
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best classes of each row. Shapes (n, depth); class and slot -1, score -inf where there are fewer."""
+
+    classes: NDArray[np.int32]
+    slots: NDArray[np.int32]
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, rows: int, depth: int) -> Ranking:
+        """Room for the ranking of so many rows."""
+        return cls(np.empty((rows, depth), np.int32), np.empty((rows, depth), np.int32), np.empty((rows, depth)))
+
+    def part(self, first: int, last: int) -> Ranking:
+        """A view of some rows."""
+        return Ranking(self.classes[first:last], self.slots[first:last], self.scores[first:last])
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `PlainEngine.learn` saw and did."""
+
+    ranking: Ranking  # each row just before it was learned
+    prototypes: NDArray[np.int64]  # (n,) id of the winning prototype, -1 for none
+    probe_classes: list[NDArray[np.int32]]  # of each group: own class of some learned rows,
+    probe_scores: list[NDArray[np.float64]]  # and their scores of all classes
+    movement: Movement
+
+
+class PlainEngine:
+    """State of the model and the steps on it. Rows are `CsrRows`; classes are numbered from 0."""
+
+    def __init__(self, rule: Rule, dtype: type[np.floating[Any]]) -> None:
+        self.rule = rule
+        self.rows_learned = 0
+        none = np.zeros(0, np.int64)
+        short, real = none.astype(np.int32), np.zeros(0)
+        self._postings, self._holdings = empty_postings(dtype), empty_holdings()
+        self._slots = Slots(short, none.astype(np.int8), real, real, none, none, short)
+        self._classes = Classes(short, short, none, none, none, none, none, none, short)
+        self._features = Features(real, real)
+        self._scalars = np.array([1.0, 0.0, 1.0, 0.0])
+        self._counters = np.zeros(5, np.int64)
+        self._touched = np.zeros(0, np.bool_)  # classes that learned since the last maintenance
+
+    # --- what there is ---
+
+    @property
+    def n_features(self) -> int:
+        """Features seen."""
+        return int(self._features.violation.size)
+
+    @property
+    def active(self) -> NDArray[np.int32]:
+        """Active prototypes of each class."""
+        return self._classes.active
+
+    @property
+    def step(self) -> int:
+        """Training steps: calls of `learn` that learned at least one row."""
+        return int(self._counters[STEP])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Prototypes born, pruned and merged since the model began."""
+        return {name: int(self._counters[at]) for name, at in (("born", BORN), ("pruned", PRUNED), ("merged", MERGED))}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        tables = (self._postings, self._holdings, self._slots, self._classes, self._features)
+        return sum(array.nbytes for table in tables for array in table)
+
+    def heaviest_class(self) -> int:
+        """Class of the active prototype with the largest mass, -1 for none."""
+        active = self._slots.kind == ACTIVE
+        return int(self._slots.cls[np.argmax(np.where(active, self._slots.mass, -1.0))]) if active.any() else -1
+
+    # --- scores ---
+
+    def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, NDArray[np.int64]]:
+        """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
+        ranking, used = Ranking.empty(rows.count, depth), self._used()
+        for first, last, _, _, score in self._score_blocks(self._unit(rows), used):
+            part = ranking.part(first, last)
+            scoring.rank_classes(score, self._slots, self._classes, used, part.classes, part.slots, part.scores)
+        return ranking, self._winners(ranking)
+
+    def class_scores(self, rows: CsrRows) -> NDArray[np.float64]:
+        """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
+        out, used = np.empty((rows.count, self._classes.active.size)), self._used()
+        for first, last, _, _, score in self._score_blocks(self._unit(rows), used):
+            scoring.class_scores(score, self._slots, used, out[first:last])
+        return out
+
+    def _winners(self, ranking: Ranking) -> NDArray[np.int64]:
+        return np.append(self._slots.id, -1)[ranking.slots[:, 0]]  # slot -1 reads the appended -1
+
+    def _used(self) -> int:
+        occupied = np.flatnonzero(self._slots.kind)
+        return int(occupied[-1]) + 1 if occupied.size else 0
+
+    def _unit(self, rows: CsrRows) -> Rows:
+        frequency = self._features.document_frequency
+        if rows.width > frequency.size:  # columns never learned
+            frequency = np.append(frequency, np.zeros(rows.width - frequency.size))
+        x = np.empty(rows.indices.size)
+        scoring.unit_rows(rows.indptr, rows.indices, rows.data, frequency, self._scalars, self.rule.idf, x)
+        return Rows(rows.indptr, rows.indices, x)
+
+    def _score_blocks(self, rows: Rows, used: int) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """(first row, last row + 1, cosines, corrections, scores) of blocks of rows; the arrays are reused."""
+        count = rows.indptr.size - 1
+        size = max(1, min(count, BLOCK_BYTES // (24 * max(1, used))))
+        cos, correction, score = (np.empty((size, used)) for _ in range(3))
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            block = Rows(rows.indptr[first : last + 1], rows.indices, rows.x)
+            scoring.score_slots(block, self._postings, self._slots, self._scalars, self.rule, used, cos, correction, score)
+            yield first, last, cos[: last - first], correction[: last - first], score[: last - first]
+
+    # --- learning ---
+
+    def make_room(self, limits: NDArray[np.int64], width: int) -> None:
+        """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
+        if limits.size > self._classes.active.size:
+            self._classes = Classes(*grown(self._classes, limits.size, (0, -1, 0, 0, 0, 0, 0, 1, -1)))  # type: ignore[arg-type]
+            self._touched = np.append(self._touched, np.zeros(limits.size - self._touched.size, np.bool_))
+        self._classes.limit[:] = limits
+        if width > self.n_features:
+            self._features = Features(*grown(self._features, width, (0, 0)))  # type: ignore[arg-type]
+            self._postings = widened(self._postings, width)
+
+    def group_rows(self) -> int:
+        """Learned rows that share one scoring: few while the model is young, then about two a class."""
+        if self.rule.update_rows:
+            return self.rule.update_rows
+        known = int(np.count_nonzero(self._classes.active))
+        return max(1, min(2 * known, max(256, known), self.rows_learned // 32))
+
+    def seed(self, rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64]) -> None:
+        """Makes each row a prototype of its class."""
+        self._reserve_slots(rows.count)
+        self._postings, self._holdings = learning.seed_rows(
+            self._unit(rows), own_class, weight, self._postings, self._holdings, self._slots, self._classes, self._counters, self.rule,
+        )  # fmt: skip
+
+    def learn(self, rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64], depth: int) -> Step:
+        """Predicts each row just before it learns it. Rows with ``own_class`` -1 are predicted only.
+
+        The rows are cut into groups of `group_rows` learned rows; each group is scored against the model as it is then.
+        """
+        learned = np.flatnonzero(own_class >= 0)
+        self._counters[STEP] += learned.size > 0
+        ranking = Ranking.empty(rows.count, max(depth, self.rule.wrong_classes + 1))
+        prototypes = np.full(rows.count, -1, np.int64)
+        probe_classes, probe_scores, movements, journey = [], [], [], Journey.begin(self._slots)
+        first = done = 0
+        while first < rows.count:
+            size = min(self.group_rows(), learned.size - done)
+            last = int(learned[done + size]) if done + size < learned.size else rows.count
+            asked = learned[done : done + size : max(1, size // PROBES)] - first
+            top = ranking.part(first, last)
+            probed = self._learn_group(rows.part(first, last), own_class[first:last], weight[first:last], top, asked, journey)
+            prototypes[first:last] = probed.winners
+            probe_classes.append(own_class[first + asked])
+            probe_scores.append(probed.scores)
+            if (self.rows_learned + size) // MAINTENANCE_ROWS > self.rows_learned // MAINTENANCE_ROWS:
+                movements.append(self._movement(journey))
+                self._maintain()
+                journey = Journey.begin(self._slots)
+            self.rows_learned += size
+            first, done = last, done + size
+        return Step(ranking, prototypes, probe_classes, probe_scores, joined([*movements, self._movement(journey)]))
+
+    def _learn_group(
+        self, rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64], top: Ranking, asked: NDArray[np.int64], journey: Journey,
+    ) -> _Probed:  # fmt: skip
+        """1. score against the model as it is; 2. each class learns its own rows; 3. what crosses classes."""
+        learned = int(np.count_nonzero(own_class >= 0))
+        self._scalars[OMEGA] *= self.rule.decay**learned
+        unit = self._unit(rows)
+        frozen, scores = self._freeze(unit, own_class, top, asked)
+        probed = _Probed(self._winners(top), scores)
+        if not learned:
+            return probed
+        self._reserve_slots(learned)
+        trial_id = np.where(self._classes.trial >= 0, self._slots.id[self._classes.trial], -1)
+        capacity = learned * (int(self._classes.active.max()) + 2)
+        trace = Trace(np.zeros(1, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.int32), np.empty(capacity))
+        stolen, loss = np.zeros(self._classes.active.size, np.int64), np.full(rows.count, -1.0)
+        push_slot = np.full((rows.count, self.rule.wrong_classes), -1, np.int32)
+        push_step = np.zeros(push_slot.shape)
+        self._postings, self._holdings = learning.learn_rows(
+            unit, own_class, weight, frozen, self._postings, self._holdings, self._slots, self._classes, self._features,
+            self._scalars, self._counters, self.rule, trace, stolen, loss, push_slot, push_step,
+        )  # fmt: skip
+        self._postings, self._holdings = learning.finish_group(
+            unit, own_class, weight, self._postings, self._holdings, self._slots, self._classes, self._features,
+            self._scalars, self.rule, trial_id, stolen, loss, push_slot, push_step,
+        )  # fmt: skip
+        self._touched[own_class[own_class >= 0]] = True
+        journey.add(unit, trace)
+        return probed
+
+    def _movement(self, journey: Journey) -> Movement:
+        return journey.movement(self._slots, float(self._scalars[OMEGA]), self.n_features)
+
+    def _reserve_slots(self, births: int) -> None:
+        missing = births - int(np.count_nonzero(self._slots.kind == FREE))
+        if missing > 0:
+            size = self._slots.kind.size + max(missing, self._slots.kind.size // 2)
+            self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))  # type: ignore[arg-type]
+            self._holdings = with_slots(self._holdings, size)
+
+    def _freeze(self, rows: Rows, own: NDArray[np.int32], top: Ranking, asked: NDArray[np.int64]) -> tuple[Frozen, NDArray[np.float64]]:
+        """Fills ``top``; what learning needs of the scores, and the scores of all classes of the rows ``asked``."""
+        used, start = self._used(), np.zeros(own.size + 1, np.int64)
+        asked_scores = np.empty((asked.size, self._classes.active.size))
+        steal_class, steal_score = [np.zeros(0, np.int32)], [np.zeros(0)]
+        for first, last, cos, correction, score in self._score_blocks(rows, used):
+            part = top.part(first, last)
+            scoring.rank_classes(score, self._slots, self._classes, used, part.classes, part.slots, part.scores)
+            here = (asked >= first) & (asked < last)
+            chosen = np.empty((int(here.sum()), asked_scores.shape[1]))
+            scoring.class_scores(score[asked[here] - first], self._slots, used, chosen)
+            asked_scores[here] = chosen
+            count = np.zeros(last - first + 1, np.int64)
+            scored = (cos, correction, score, self._slots, self._classes, used, self.rule.tau, own[first:last], part.classes, part.scores)
+            scoring.steals(*scored, count, steal_class[0], steal_score[0])
+            begin = np.cumsum(count)
+            if begin[-1] > 0:
+                steal_class.append(np.empty(begin[-1], np.int32))
+                steal_score.append(np.empty(begin[-1]))
+                scoring.steals(*scored, begin, steal_class[-1], steal_score[-1])
+            start[first + 1 : last + 1] = start[first] + begin[1:]
+        frozen = Frozen(top.classes, top.slots, top.scores, start, np.concatenate(steal_class), np.concatenate(steal_score))
+        return frozen, asked_scores
+
+    def _maintain(self) -> None:
+        rule = self.rule
+        if self._scalars[OMEGA] > rule.rescale_at:
+            maintenance.rescale(self._postings, self._slots, self._features, self._scalars)
+        everything = self._postings, self._holdings, self._slots, self._classes
+        maintenance.prune(*everything, self._scalars, self._counters, rule)
+        if rule.merge_distance > 0:
+            threshold, touched = self._merge_threshold()
+            self._postings, self._holdings = maintenance.merge(*everything, self._counters, threshold, touched)
+        if rule.truncation > 0:
+            maintenance.truncate(self._postings, self._holdings, self._slots, self._scalars, rule, self._touched)
+        self._touched[:] = False
+        if self._postings.end[0] > 1.5 * self._postings.length.sum() + MAINTENANCE_ROWS:
+            self._postings, self._holdings = compacted(self._postings, self._holdings)
+
+    def _merge_threshold(self) -> tuple[float, NDArray[np.bool_]]:
+        """Distance at which prototypes merge, and the classes to look at: all, when it depends on all distances."""
+        rule = self.rule
+        if not rule.relative_merge and rule.merge_percentile < 0:
+            return rule.merge_distance, self._touched
+        everything = self._postings, self._holdings, self._slots, self._classes
+        distances = np.empty(maintenance.pair_distances(*everything, np.empty(0)))
+        if not distances.size:
+            return rule.merge_distance, self._touched
+        maintenance.pair_distances(*everything, distances)
+        threshold = rule.merge_distance * (float(distances.mean()) if rule.relative_merge else 1.0)
+        if rule.merge_percentile >= 0:
+            threshold = min(threshold, float(np.quantile(distances, rule.merge_percentile)))
+        return threshold, np.ones_like(self._touched)
+
+    # --- state ---
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The whole model as named arrays, copies; equal models give equal bytes, whatever their history."""
+        self._postings, self._holdings = compacted(self._postings, self._holdings)
+        postings, used = self._postings, self._used()
+        inside = np.repeat(postings.start, postings.length) + _ranges(postings.length)
+        arrays: dict[str, NDArray[Any]] = {
+            "entry.count": postings.length.copy(),  # (features,) entries of each feature, slots ascending
+            "entry.slot": postings.slot[inside],
+            "entry.centre": postings.M[inside],
+            "entry.correction": postings.R[inside],
+            "scalars": self._scalars.copy(),
+            "counters": np.append(self._counters, self.rows_learned),
+            "class.touched": self._touched.copy(),
+        }
+        for group, table in (("feature", self._features), ("class", self._classes)):
+            arrays |= {f"{group}.{name}": array.copy() for name, array in table._asdict().items()}
+        return arrays | {f"slot.{name}": array[:used].copy() for name, array in self._slots._asdict().items()}
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Becomes the model whose `state` this is."""
+
+        def table(group: str, names: tuple[str, ...]) -> list[NDArray[Any]]:
+            return [np.array(arrays[f"{group}.{name}"]) for name in names]
+
+        self._slots, self._classes = Slots(*table("slot", Slots._fields)), Classes(*table("class", Classes._fields))
+        self._features = Features(*table("feature", Features._fields))
+        self._scalars, self._touched = np.array(arrays["scalars"]), np.array(arrays["class.touched"])
+        self._counters, self.rows_learned = np.array(arrays["counters"][:-1]), int(arrays["counters"][-1])
+        count = np.array(arrays["entry.count"])
+        slot, centre, correction = table("entry", ("slot", "centre", "correction"))
+        start = np.cumsum(count, dtype=np.int64) - count
+        self._postings = Postings(start, count, count.copy(), np.array([slot.size]), slot, centre, correction)
+        self._holdings = holdings_of(slot, np.repeat(np.arange(count.size, dtype=np.int32), count), self._slots.kind.size)
+
+
+@dataclass(frozen=True)
+class _Probed:
+    winners: NDArray[np.int64]  # (n,) ids
+    scores: NDArray[np.float64]  # (rows asked, classes)
+
+
+def _ranges(lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+    """0..n-1 for each n of ``lengths``, one after the other."""
+    begins = np.cumsum(lengths, dtype=np.int64) - lengths
+    return np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(begins, lengths)

@@ -1,0 +1,245 @@
+"""The prototypes' entries, by feature: growing sorted posting lists in one pool.
+
+    feature j:  (slot, M[slot, j], R[slot, j]) for every prototype that has an entry there, slots ascending
+    slot p:     the features in which it has an entry, in the order in which they came
+
+A row touches the lists of its own features and nothing else: no operation passes over prototypes x features. A list that
+is full moves to the end of the pool with half as much room again; ``compacted`` takes the holes out. The order inside a
+list is fixed by the slots, so the model's content decides every sum, never its history.
+
+The tuples are immutable: what may replace a pool returns a new tuple (the pools inside are written in place).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+class Postings(NamedTuple):
+    """Entries by feature. ``a`` and ``b`` hold M and R of the prototype in ``slot`` at the same position."""
+
+    start: NDArray[np.int64]  # (features,) where the list begins in the pool
+    length: NDArray[np.int32]  # (features,) entries
+    room: NDArray[np.int32]  # (features,) entries that fit
+    end: NDArray[np.int64]  # (1,) first free position of the pool
+    slot: NDArray[np.int32]  # (pool,)
+    M: NDArray[np.floating]  # (pool,)
+    R: NDArray[np.floating]  # (pool,)
+
+
+class Holdings(NamedTuple):
+    """Features by slot: where a prototype has entries, unsorted."""
+
+    start: NDArray[np.int64]  # (slots,)
+    length: NDArray[np.int32]  # (slots,)
+    room: NDArray[np.int32]  # (slots,)
+    end: NDArray[np.int64]  # (1,)
+    feature: NDArray[np.int32]  # (pool,)
+
+
+def empty_postings(dtype: type) -> Postings:
+    """No feature, no entry."""
+    none, pool = np.zeros(0, np.int32), 1024
+    return Postings(
+        np.zeros(0, np.int64), none, none.copy(), np.zeros(1, np.int64), np.empty(pool, np.int32), np.empty(pool, dtype), np.empty(pool, dtype)
+    )  # fmt: skip
+
+
+def empty_holdings() -> Holdings:
+    """No slot, no entry."""
+    none = np.zeros(0, np.int32)
+    return Holdings(np.zeros(0, np.int64), none, none.copy(), np.zeros(1, np.int64), np.empty(1024, np.int32))
+
+
+@njit(cache=True)
+def find(postings, j, p):
+    """Position of the entry (feature j, slot p) in the pool, or -1 - the position where it would be inserted."""
+    low = postings.start[j]
+    high = low + postings.length[j]
+    while low < high:
+        middle = (low + high) // 2
+        if postings.slot[middle] < p:
+            low = middle + 1
+        else:
+            high = middle
+    if low < postings.start[j] + postings.length[j] and postings.slot[low] == p:
+        return low
+    return -1 - low
+
+
+@njit(cache=True)
+def _grown(pool, size):
+    bigger = np.empty(max(size, pool.size + pool.size // 2), pool.dtype)
+    bigger[: pool.size] = pool
+    return bigger
+
+
+@njit(cache=True)
+def insert(postings, holdings, j, p, at):
+    """A zero entry (feature j, slot p) at position ``at`` of feature j's list: (postings, holdings, its position)."""
+    start, length = postings.start[j], postings.length[j]
+    if length == postings.room[j]:
+        room = length + length // 2 + 2
+        new = postings.end[0]
+        if new + room > postings.slot.size:
+            postings = Postings(
+                postings.start, postings.length, postings.room, postings.end, _grown(postings.slot, new + room),
+                _grown(postings.M, new + room), _grown(postings.R, new + room),
+            )  # fmt: skip
+        for i in range(length):
+            postings.slot[new + i] = postings.slot[start + i]
+            postings.M[new + i] = postings.M[start + i]
+            postings.R[new + i] = postings.R[start + i]
+        postings.start[j], postings.room[j], postings.end[0] = new, room, new + room
+        at += new - start
+        start = new
+    for i in range(start + length, at, -1):
+        postings.slot[i], postings.M[i], postings.R[i] = postings.slot[i - 1], postings.M[i - 1], postings.R[i - 1]
+    postings.slot[at], postings.M[at], postings.R[at] = p, 0, 0
+    postings.length[j] = length + 1
+
+    held = holdings.length[p]
+    if held == holdings.room[p]:
+        room = held + held // 2 + 8
+        new = holdings.end[0]
+        if new + room > holdings.feature.size:
+            holdings = Holdings(holdings.start, holdings.length, holdings.room, holdings.end, _grown(holdings.feature, new + room))
+        for i in range(held):
+            holdings.feature[new + i] = holdings.feature[holdings.start[p] + i]
+        holdings.start[p], holdings.room[p], holdings.end[0] = new, room, new + room
+    holdings.feature[holdings.start[p] + held] = j
+    holdings.length[p] = held + 1
+    return postings, holdings, at
+
+
+@njit(cache=True)
+def remove(postings, j, p):
+    """Takes the entry (feature j, slot p) out of feature j's list, if it is there."""
+    at = find(postings, j, p)
+    if at >= 0:
+        last = postings.start[j] + postings.length[j] - 1
+        for i in range(at, last):
+            postings.slot[i], postings.M[i], postings.R[i] = postings.slot[i + 1], postings.M[i + 1], postings.R[i + 1]
+        postings.length[j] -= 1
+
+
+@njit(cache=True)
+def clear(postings, holdings, p):
+    """Takes out every entry of slot p."""
+    start = holdings.start[p]
+    for i in range(start, start + holdings.length[p]):
+        remove(postings, holdings.feature[i], p)
+    holdings.length[p] = 0
+
+
+@njit(cache=True)
+def add_to_M(postings, holdings, ix, x, weight, p):
+    """M_p += weight * x: (postings, holdings, change of |M_p|^2, exact up to rounding, in O(non-zeros))."""
+    change = 0.0
+    for i in range(ix.size):
+        at = find(postings, ix[i], p)
+        if at < 0:
+            postings, holdings, at = insert(postings, holdings, ix[i], p, -1 - at)
+        step, old = weight * x[i], postings.M[at]
+        postings.M[at] = old + step
+        change += step * (2 * old + step)
+    return postings, holdings, change
+
+
+@njit(cache=True)
+def add_to_R(postings, holdings, ix, x, rate, weight, p):
+    """R_p += weight * rate * x, feature by feature."""
+    for i in range(ix.size):
+        at = find(postings, ix[i], p)
+        if at < 0:
+            postings, holdings, at = insert(postings, holdings, ix[i], p, -1 - at)
+        postings.R[at] += weight * rate[i] * x[i]
+    return postings, holdings
+
+
+@njit(cache=True)
+def products(postings, ix, x, p):
+    """(M_p . x, R_p . x) of one prototype."""
+    centre = correction = 0.0
+    for i in range(ix.size):
+        at = find(postings, ix[i], p)
+        if at >= 0:
+            centre += x[i] * postings.M[at]
+            correction += x[i] * postings.R[at]
+    return centre, correction
+
+
+@njit(cache=True)
+def gather(postings, holdings, p):
+    """(features ascending, M, R) of one prototype, copies."""
+    start = holdings.start[p]
+    features = np.sort(holdings.feature[start : start + holdings.length[p]])
+    M, R = np.empty(features.size, postings.M.dtype), np.empty(features.size, postings.R.dtype)
+    for i in range(features.size):
+        at = find(postings, features[i], p)
+        M[i], R[i] = postings.M[at], postings.R[at]
+    return features, M, R
+
+
+@njit(cache=True)
+def _packed(start, length, pool):
+    """Where each list begins when they lie one after the other with a little room, the end, and the pool moved there."""
+    new = np.empty_like(start)
+    end = 0
+    for j in range(start.size):
+        new[j] = end
+        end += length[j] + (length[j] // 4 + 1 if length[j] > 0 else 0)
+    moved = np.empty(max(1024, end), pool.dtype)
+    for j in range(start.size):
+        for i in range(length[j]):
+            moved[new[j] + i] = pool[start[j] + i]
+    return new, end, moved
+
+
+@njit(cache=True)
+def compacted(postings, holdings):
+    """The same lists without holes, each with a quarter of room to grow."""
+    start, end, slot = _packed(postings.start, postings.length, postings.slot)
+    M = _packed(postings.start, postings.length, postings.M)[2]
+    R = _packed(postings.start, postings.length, postings.R)[2]
+    by_feature = Postings(start, postings.length, _rooms(start, end), np.array([end], np.int64), slot, M, R)
+    start, end, feature = _packed(holdings.start, holdings.length, holdings.feature)
+    return by_feature, Holdings(start, holdings.length, _rooms(start, end), np.array([end], np.int64), feature)
+
+
+@njit(cache=True)
+def _rooms(start, end):
+    room = np.empty(start.size, np.int32)
+    for j in range(start.size):
+        room[j] = (start[j + 1] if j + 1 < start.size else end) - start[j]
+    return room
+
+
+def widened(postings: Postings, features: int) -> Postings:
+    """The same with room for ``features`` features."""
+    more = features - postings.start.size
+    if more <= 0:
+        return postings
+    start, length, room = (np.concatenate([a, np.zeros(more, a.dtype)]) for a in postings[:3])
+    return postings._replace(start=start, length=length, room=room)
+
+
+def with_slots(holdings: Holdings, slots: int) -> Holdings:
+    """The same with room for ``slots`` slots."""
+    more = slots - holdings.start.size
+    if more <= 0:
+        return holdings
+    start, length, room = (np.concatenate([a, np.zeros(more, a.dtype)]) for a in holdings[:3])
+    return holdings._replace(start=start, length=length, room=room)
+
+
+def holdings_of(slot: NDArray[np.int32], feature: NDArray[np.int32], slots: int) -> Holdings:
+    """From all entries, in any order: the features of each slot."""
+    order = np.argsort(slot, kind="stable")
+    length = np.bincount(slot, minlength=slots).astype(np.int32)
+    start = np.cumsum(length, dtype=np.int64) - length
+    return Holdings(start, length, length.copy(), np.array([slot.size]), feature[order])

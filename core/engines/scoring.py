@@ -1,0 +1,146 @@
+"""Scores of rows against all prototypes, exhaustively over the posting lists of the rows' own features.
+
+    s_p = tau * cos(x, M_p) + R_p . x / omega          s_c = max over the class's active prototypes
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from prototide.core.engines.tables import ACTIVE, OMEGA, ROWS
+
+
+@njit(cache=True, error_model="numpy")
+def unit_rows(indptr, indices, data, document_frequency, scalars, idf, x):
+    """x <- data times the running idf, each row scaled to length 1; rows of zeros stay zeros."""
+    for t in range(indptr.size - 1):
+        total = 0.0
+        for i in range(indptr[t], indptr[t + 1]):
+            value = float(data[i])
+            if idf:
+                df = document_frequency[indices[i]] / scalars[OMEGA]
+                value *= np.log((1 + scalars[ROWS] / scalars[OMEGA]) / (1 + df)) + 1
+            x[i] = value
+            total += value * value
+        if total > 0:
+            length = np.sqrt(total)
+            for i in range(indptr[t], indptr[t + 1]):
+                x[i] /= length
+
+
+@njit(cache=True, error_model="numpy")
+def rounded(value, mantissa_bits):
+    """``value`` in a format of so many mantissa bits: 7 is bfloat16, 10 is float16 (clipped to its largest), ties to even."""
+    if mantissa_bits > 10 or value == 0:
+        return value
+    fraction, exponent = math.frexp(value)
+    if mantissa_bits == 10:
+        exponent = max(exponent, -13)  # float16's subnormals
+        fraction = math.ldexp(value, -exponent)
+    result = math.ldexp(np.rint(math.ldexp(fraction, mantissa_bits + 1)), exponent - mantissa_bits - 1)
+    return min(max(result, -65504.0), 65504.0) if mantissa_bits == 10 else result
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def score_slots(rows, postings, slots, scalars, rule, used, cos, correction, score):
+    """cos(x, M_p), R_p . x / omega and s_p of each row for the slots 0..used-1; arrays of shape (rows, used)."""
+    scale = np.zeros(used)
+    for p in range(used):
+        scale[p] = 1 / np.sqrt(slots.square[p]) if slots.square[p] > 0 else 0.0
+    for t in prange(rows.indptr.size - 1):
+        cos[t, :used] = 0
+        correction[t, :used] = 0
+        score[t, :used] = 0
+        for i in range(rows.indptr[t], rows.indptr[t + 1]):
+            j, value = rows.indices[i], rows.x[i]
+            if j >= postings.start.size:
+                continue  # a feature that no prototype has
+            for k in range(postings.start[j], postings.start[j] + postings.length[j]):
+                p = postings.slot[k]
+                centre, push = postings.M[k] * scale[p], postings.R[k] / scalars[OMEGA]
+                cos[t, p] += value * centre
+                correction[t, p] += value * push
+                if rule.mantissa_bits <= 10:
+                    score[t, p] += value * rounded(rule.tau * centre + push, rule.mantissa_bits)
+        if rule.mantissa_bits > 10:
+            for p in range(used):
+                score[t, p] = rule.tau * cos[t, p] + correction[t, p]
+
+
+@njit(cache=True)
+def best_slots(score, slots, used, best):
+    """best[c] <- the class's active slot with the highest score, the lowest on a tie; -1 for none."""
+    best[:] = -1
+    for p in range(used):
+        if slots.kind[p] == ACTIVE:
+            c = slots.cls[p]
+            if best[c] < 0 or score[p] > score[best[c]]:
+                best[c] = p
+
+
+@njit(cache=True, parallel=True)
+def class_scores(score, slots, used, out):
+    """out[t, c] <- score of class c, -inf where it has no active prototype."""
+    for t in prange(out.shape[0]):
+        best = np.empty(out.shape[1], np.int32)
+        best_slots(score[t], slots, used, best)
+        for c in range(out.shape[1]):
+            out[t, c] = score[t, best[c]] if best[c] >= 0 else -np.inf
+
+
+@njit(cache=True, parallel=True)
+def rank_classes(score, slots, classes, used, top_class, top_slot, top_score):
+    """The best classes of each row, best first; equal scores: lowest slot first."""
+    depth = top_class.shape[1]
+    for t in prange(top_class.shape[0]):
+        best = np.empty(classes.active.size, np.int32)
+        best_slots(score[t], slots, used, best)
+        found = 0
+        for c in range(best.size):
+            p = best[c]
+            if p < 0 or (found == depth and not _before(score[t, p], p, top_score[t, depth - 1], top_slot[t, depth - 1])):
+                continue
+            at = min(found, depth - 1)
+            while at > 0 and _before(score[t, p], p, top_score[t, at - 1], top_slot[t, at - 1]):
+                top_class[t, at], top_slot[t, at] = top_class[t, at - 1], top_slot[t, at - 1]
+                top_score[t, at] = top_score[t, at - 1]
+                at -= 1
+            top_class[t, at], top_slot[t, at], top_score[t, at] = c, p, score[t, p]
+            found = min(found + 1, depth)
+        for at in range(found, depth):
+            top_class[t, at], top_slot[t, at], top_score[t, at] = -1, -1, -np.inf
+
+
+@njit(cache=True)
+def _before(score, slot, other_score, other_slot):
+    return score > other_score or (score == other_score and slot < other_slot)
+
+
+@njit(cache=True, parallel=True)
+def steals(cos, correction, score, slots, classes, used, tau, own, top_class, top_score, start, steal_class, steal_score):
+    """The trials of other classes that score above a row's best wrong class: only these can steal the row.
+
+    With empty ``steal_class`` it counts them into start[t + 1]; else it lists them from start[t] on.
+    """
+    for t in prange(own.size):
+        wrong = -np.inf
+        for h in range(top_class.shape[1]):
+            if top_class[t, h] >= 0 and top_class[t, h] != own[t]:
+                wrong = top_score[t, h]
+                break
+        best = np.empty(classes.active.size, np.int32)
+        best_slots(score[t], slots, used, best)
+        found = 0
+        for c in range(best.size):
+            p = classes.trial[c]
+            if c != own[t] and p >= 0 and best[c] >= 0:
+                value = tau * cos[t, p] + correction[t, best[c]]
+                if value > wrong:
+                    if steal_class.size > 0:
+                        steal_class[start[t] + found], steal_score[start[t] + found] = c, value
+                    found += 1
+        if steal_class.size == 0:
+            start[t + 1] = found

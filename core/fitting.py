@@ -1,0 +1,72 @@
+"""`fit`: seeds per class, then passes of the streaming update over shuffled rows until the prototypes settle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from tqdm import tqdm
+
+from prototide.core.labels import Label, Labels, as_array
+from prototide.core.model import Model
+from prototide.core.parameters import prototype_limits
+from prototide.core.rows import CsrRows, of_matrix
+
+
+def fit(model: Model, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64], verbose: bool | None) -> None:
+    """Learns the labelled rows with a fresh model. ``verbose``: a progress bar; None: when the terminal is one."""
+    parameters = model.parameters
+    random = check_random_state(parameters["random_state"])
+    chosen = np.flatnonzero(model.is_point(rows) & (weight > 0) & np.array([label is not None for label in labels]))
+    if not chosen.size:
+        raise ValueError("fit needs at least one labelled row with a non-zero feature and a weight above 0")
+    labels, weight = [labels[row] for row in chosen], weight[chosen]
+    rows = of_matrix(rows.matrix()[chosen])
+    names = Labels([label for label in dict.fromkeys(labels) if label is not None])
+    model.labels.add(as_array([names.names[number] for number in names.sorted_numbers()]).tolist())
+    own_class = model.labels.numbers(labels)
+    prepared = model.prepare(rows, weight)
+    seeds = _seeds(prepared, own_class, weight, model, random)
+    model.engine.seed(prepared.take(seeds), own_class[seeds], weight[seeds])
+    bar = tqdm(total=parameters["max_iters"], desc="fit", unit="pass", disable=None if verbose is None else not verbose)
+    with bar:
+        for _ in range(parameters["max_iters"]):
+            order = random.permutation(rows.count)
+            step = model.engine.learn(prepared.take(order), own_class[order], weight[order], 1)
+            for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
+                model.calibration.learn(scores, truth)
+            model.moved = step.movement
+            shift = float(step.movement.shifts.max(initial=0.0))
+            bar.set_postfix(shift=f"{shift:.2e}", centroids=int(model.engine.active.sum()))
+            bar.update()
+            if shift < parameters["tol"]:
+                break
+
+
+def _seeds(
+    rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64], model: Model, random: np.random.RandomState
+) -> NDArray[np.int64]:
+    """Rows that become the first prototypes: of each class as many as it may have, no two the same."""
+    parameters = model.parameters
+    limits = prototype_limits(model.labels.names, parameters["k_init"], parameters["k_list"])
+    matrix = rows.matrix().astype(np.float64)
+    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    matrix.data /= np.repeat(norms, np.diff(rows.indptr))
+    order = np.argsort(own_class, kind="stable")
+    ends = np.cumsum(np.bincount(own_class, minlength=len(limits)))
+    seeds = []
+    for k, candidates in zip(limits, np.split(order, ends[:-1]), strict=True):
+        units, share = matrix[candidates], weight[candidates]
+        distance = np.ones(candidates.size)  # to the nearest seed so far, squared
+        for number in range(min(k, candidates.size)):
+            spread = distance if number and parameters["init_method"] == "kmeans++" else (distance > 0).astype(float)
+            spread = spread * share
+            if spread.sum() <= 0:
+                break
+            seed = int(random.choice(candidates.size, p=spread / spread.sum()))
+            seeds.append(int(candidates[seed]))
+            nearness = np.asarray((units @ units[[seed]].T).todense()).ravel()
+            distance = np.where(nearness > 1 - 1e-9, 0.0, np.minimum(distance if number else np.inf, 2 - 2 * nearness))
+    return np.array(seeds, np.int64)

@@ -1,0 +1,141 @@
+"""Labels: ints (int64) and strings, mixed in one model, each a class; numbered in the order in which they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Label = int | str
+UNLABELLED = -1
+
+
+class Labels:
+    """The classes of a model: label <-> number. ``1`` and ``"1"`` are two classes."""
+
+    def __init__(self, names: Iterable[Label] = ()) -> None:
+        self.names: list[Label] = list(names)
+        self._number: dict[Label, int] = {name: number for number, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, label: object) -> bool:
+        return label in self._number
+
+    def numbers(self, labels: Sequence[Label | None]) -> NDArray[np.int32]:
+        """The class number of each checked label, `UNLABELLED` for None and for labels not added."""
+        get = self._number.get
+        return np.fromiter((get(label, UNLABELLED) for label in labels), np.int32, len(labels))  # type: ignore[arg-type]
+
+    def add(self, labels: Sequence[Label | None]) -> int:
+        """Adds the labels not yet known, in order; how many there were."""
+        known = len(self.names)
+        for label in dict.fromkeys(labels):
+            if label is not None and label not in self._number:
+                self._number[label] = len(self.names)
+                self.names.append(label)
+        return len(self.names) - known
+
+    def objects(self) -> NDArray[np.object_]:
+        """All labels by number, then None: number -1 reads None."""
+        array = np.empty(len(self.names) + 1, object)
+        array[:-1] = self.names
+        return array
+
+    def sorted_numbers(self) -> NDArray[np.int64]:
+        """Class numbers in the order of ``classes_``: ints ascending, then strings."""
+        order = sorted(range(len(self.names)), key=lambda number: (isinstance(self.names[number], str), self.names[number]))
+        return np.array(order, np.int64)
+
+
+def as_array(labels: Sequence[Label]) -> NDArray[Any]:
+    """Labels as an array of their own type: int64, str, or object when mixed."""
+    kinds = {isinstance(label, str) for label in labels}
+    if kinds == {False}:
+        return np.array(labels, np.int64)
+    return np.array(labels) if kinds == {True} else np.array(labels, object)
+
+
+def checked_labels(y: Any, rows: int) -> list[Label | None]:
+    """One label per row as a plain list; None marks an unlabelled row, ``y=None`` labels none.
+
+    Raises ValueError naming what is wrong: other than one dimension (one-hot, probabilities), floats that are not whole,
+    NaN, booleans, other types, ints beyond int64, another number than ``rows``.
+    """
+    if y is None:
+        return [None] * rows
+    if hasattr(y, "detach"):  # a torch tensor
+        y = y.detach().cpu().numpy()
+    if isinstance(y, list | tuple):
+        array = np.empty(len(y), object)
+        array[:] = y
+    else:
+        array = np.asarray(y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array.ravel()
+    if array.ndim != 1:
+        raise ValueError(
+            f"y must have one label per row, got an array of shape {array.shape}: for one-hot or probabilities pass y.argmax(axis=1)"
+        )
+    if array.size != rows:
+        raise ValueError(f"X and y have inconsistent numbers of samples: X has {rows} rows, y has {array.size} labels")
+    if array.dtype.kind in "iu":
+        if array.dtype.kind == "u" and array.size and int(array.max()) > 2**63 - 1:
+            raise ValueError(f"y contains {array.max()}; integer labels must fit 64 bits with sign")
+        return array.tolist()
+    if array.dtype.kind == "U":
+        return array.tolist()
+    if array.dtype.kind == "f":
+        return _whole(array)
+    return _plain(array)
+
+
+def _whole(array: NDArray[np.floating[Any]]) -> list[Label | None]:
+    odd = ~(np.isfinite(array) & (array == np.floor(array)) & (np.abs(array) <= 2.0**53))
+    if odd.any():
+        raise ValueError(
+            f"Unknown label type: y contains the float {array[odd][0]}; labels are ints, strings or None (unlabelled), "
+            "not NaN, probabilities or continuous values"
+        )
+    return array.astype(np.int64).tolist()
+
+
+def _plain(array: NDArray[Any]) -> list[Label | None]:
+    if array.dtype.kind == "b":
+        raise ValueError("y contains booleans; labels are ints or strings: use y.astype(int)")
+    labels: list[Any] = array.tolist()
+    for kind in set(map(type, labels)) - {int, str, type(None)}:
+        example = next(label for label in labels if type(label) is kind)
+        if issubclass(kind, np.integer):
+            labels = [int(label) if type(label) is kind else label for label in labels]
+        elif issubclass(kind, str):
+            labels = [str(label) if type(label) is kind else label for label in labels]
+        elif issubclass(kind, float | np.floating) and np.isfinite(example) and all(
+            float(label).is_integer() for label in labels if type(label) is kind
+        ):
+            labels = [int(label) if type(label) is kind else label for label in labels]
+        else:
+            raise ValueError(f"y contains {example!r} of type {kind.__name__}; labels are ints, strings or None (unlabelled)")
+    big = next((label for label in labels if isinstance(label, int) and not -(2**63) <= label < 2**63), None)
+    if big is not None:
+        raise ValueError(f"y contains {big}; integer labels must fit 64 bits with sign")
+    return labels
+
+
+def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
+    """(rows,) finite weights >= 0; None is 1 for every row. Raises ValueError naming the first wrong one."""
+    if sample_weight is None:
+        return np.ones(rows)
+    weight = np.asarray(sample_weight, np.float64)
+    if weight.ndim == 0:
+        weight = np.full(rows, float(weight))
+    if weight.shape != (rows,):
+        raise ValueError(f"sample_weight.shape == {weight.shape}, expected ({rows},): one weight per row")
+    wrong = ~(np.isfinite(weight) & (weight >= 0))
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"sample_weight[{at}] is {weight[at]}; weights must be finite and not negative")
+    return weight

@@ -1,0 +1,206 @@
+"""The model: an engine, and what stands between it and the caller's labels, rows and probabilities."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prototide.core.calibration import Calibration, probabilities
+from prototide.core.engines.movement import Movement
+from prototide.core.engines.plain import PlainEngine, Ranking, Step
+from prototide.core.labels import UNLABELLED, Label, Labels
+from prototide.core.lift import EuclideanLift
+from prototide.core.parameters import prototype_limits, rule_of
+from prototide.core.rows import CsrRows, scaled
+
+PROBABILITY_DEPTH = 32  # `top_probs` are normalised over at least so many classes
+
+
+class LearnStats(TypedDict):
+    """What one call of `fit_batch` or `learn` did."""
+
+    rows: int  # rows learned: labelled, with non-zeros, of weight above 0
+    shift: float  # mass-weighted mean distance that prototypes moved (1 - cosine), newborn ones excluded
+    shift_max: float  # the largest
+    active_centroids: int  # prototypes after the call
+    classes: int  # classes known after the call
+    new_classes: int
+    born: int  # prototypes that became active
+    pruned: int
+    num_merged: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What `learn` predicted for each row just before it learned it, and what learning did."""
+
+    labels: list[Label | None]  # None: unknown (no class yet, or a row without non-zeros)
+    scores: NDArray[np.float32]  # (n,) of the winning class, 0 when unknown
+    prototypes: NDArray[np.int64]  # (n,) stable id of the winning prototype, -1 for none
+    stats: LearnStats
+    top_labels: list[list[Label | None]] | None = None  # n lists of top_k labels, best first, None fills up
+    top_probs: NDArray[np.float32] | None = None  # (n, top_k), 0 where the label is None
+
+
+class Model:
+    """State of one classifier. Its callers hold ``lock``, so that readers never see half a step."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self.lock = threading.RLock()
+        self.parameters = parameters
+        self.engine = PlainEngine(rule_of(parameters), np.float64 if parameters["dtype"] == "float64" else np.float32)
+        self.labels = Labels()
+        self.lift = EuclideanLift() if parameters["distance"] == "euclidean" else None
+        self.calibration = Calibration(parameters["soft_type"])
+        self.width = 0  # columns of the rows learned
+        self.moved: Movement | None = None  # by the last step that learned
+
+    def follow(self, parameters: Mapping[str, Any]) -> None:
+        """Takes parameters as they are now (scikit-learn's ``set_params``)."""
+        self.parameters = parameters
+        self.engine.rule = rule_of(parameters)
+
+    # --- learning ---
+
+    def learn(self, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64], top_k: int) -> Learned:
+        """Predicts each row, then learns it if it has a label, non-zeros and weight."""
+        points = self.is_point(rows)
+        learnable = points & (weight > 0) & np.array([label is not None for label in labels], np.bool_)
+        known, before = self.labels, self.engine.counts
+        new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
+        own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
+        lifted = self.prepare(rows, np.where(learnable, weight, 0.0))
+        depth = max(top_k, PROBABILITY_DEPTH) if top_k else 1
+        step = self.engine.learn(lifted, own_class, weight, depth)
+        for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
+            self.calibration.learn(scores, truth)
+        if learnable.any():
+            self.moved = step.movement
+        stats = self._stats(int(learnable.sum()), new_classes, before, step.movement)
+        return self._learned(step.ranking, step.prototypes, points, top_k, stats)
+
+    def is_point(self, rows: CsrRows) -> NDArray[np.bool_]:
+        """(n,) which rows can be predicted and learned: those with non-zeros; any, where zero is a point like others."""
+        everywhere = self.lift is not None and self.lift.standardises(rows.width)
+        return np.ones(rows.count, np.bool_) if everywhere else ~rows.empty
+
+    def prepare(self, rows: CsrRows, weight: NDArray[np.float64]) -> CsrRows:
+        """The rows as the engine takes them; makes room for what the rows of positive weight bring.
+
+        The lift's statistics are those before these rows, except for the very first.
+        """
+        if self.lift is None:
+            prepared = scaled(rows)
+        else:
+            first = self.lift.rows == 0
+            if first:
+                self.lift.learn(rows, weight)
+            prepared = self.lift.transform(rows)
+            if not first:
+                self.lift.learn(rows, weight)
+        if weight.any():
+            limits = prototype_limits(self.labels.names, self.parameters["k_init"], self.parameters["k_list"])
+            self.engine.make_room(np.array(limits, np.int64), prepared.width)
+            self.width = max(self.width, rows.width)
+        return prepared
+
+    def _stats(self, rows: int, new_classes: int, before: Mapping[str, int], movement: Movement) -> LearnStats:
+        after, mass = self.engine.counts, float(movement.masses.sum())
+        return LearnStats(
+            rows=rows,
+            shift=float(movement.masses @ movement.shifts) / mass if mass > 0 else 0.0,
+            shift_max=float(movement.shifts.max(initial=0.0)),
+            active_centroids=int(self.engine.active.sum()),
+            classes=len(self.labels),
+            new_classes=new_classes,
+            born=after["born"] - before["born"],
+            pruned=after["pruned"] - before["pruned"],
+            num_merged=after["merged"] - before["merged"],
+        )
+
+    # --- predicting ---
+
+    def _learned(
+        self, ranking: Ranking, prototypes: NDArray[np.int64], points: NDArray[np.bool_], top_k: int, stats: LearnStats
+    ) -> Learned:
+        classes = np.where(points[:, None], ranking.classes, UNLABELLED)
+        scores = np.where(classes >= 0, ranking.scores, -np.inf)
+        known, names = classes[:, 0] >= 0, self.labels.objects()
+        labels = names[classes[:, 0]].tolist()
+        winning = np.where(known, scores[:, 0], 0.0).astype(np.float32)
+        ids = np.where(known, prototypes, -1)
+        if not top_k:
+            return Learned(labels, winning, ids, stats)
+        depth = max(top_k, PROBABILITY_DEPTH)
+        probs = self._probabilities(scores[:, :depth])[:, :top_k].astype(np.float32)
+        return Learned(labels, winning, ids, stats, names[classes[:, :top_k]].tolist(), probs)
+
+    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return probabilities(scores, self.calibration.b, self.parameters["soft_type"], self.parameters["temperature"])
+
+    def winners(self, rows: CsrRows) -> list[Label]:
+        """The best class of each row; the heaviest prototype's for rows that are no points."""
+        ranking, _ = self.engine.rank(self._as_known(rows), 1)
+        numbers = np.where(self.is_point(rows), ranking.classes[:, 0], self.engine.heaviest_class())
+        return list(self.labels.objects()[numbers])
+
+    def class_scores(self, rows: CsrRows) -> NDArray[np.float64]:
+        """(n, classes) scores in the order of ``classes_``."""
+        return self.engine.class_scores(self._as_known(rows))[:, self.labels.sorted_numbers()]
+
+    def probabilities(self, rows: CsrRows) -> NDArray[np.float64]:
+        """(n, classes) in the order of ``classes_``; ties are broken by a last bit, so that the largest is the winner."""
+        p = self._probabilities(self.class_scores(rows))
+        order = self.labels.sorted_numbers()
+        column = np.empty(order.size, np.int64)
+        column[order] = np.arange(order.size)
+        number = {name: at for at, name in enumerate(self.labels.names)}
+        winner = column[[number[label] for label in self.winners(rows)]] if rows.count else np.zeros(0, np.int64)
+        each = np.arange(rows.count)
+        tied = p.argmax(axis=1) != winner
+        p[each[tied], winner[tied]] = np.nextafter(p[tied].max(axis=1, initial=0.0), 2.0)
+        return p
+
+    def _as_known(self, rows: CsrRows) -> CsrRows:
+        return scaled(rows) if self.lift is None else self.lift.transform(rows)
+
+    def moved_classes(self, n: int) -> list[tuple[Label, float]]:
+        """The n classes that moved most in the last step: (label, mass-weighted mean shift), largest first."""
+        if self.moved is None or not self.moved.ids.size:
+            return []
+        classes, where = np.unique(self.moved.classes, return_inverse=True)
+        mass = np.bincount(where, self.moved.masses)
+        shift = np.bincount(where, self.moved.masses * self.moved.shifts) / np.where(mass > 0, mass, 1.0)
+        order = np.argsort(-shift, kind="stable")[:n]
+        return [(self.labels.names[classes[at]], float(shift[at])) for at in order]
+
+    # --- state ---
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays, copies; names with dots."""
+        arrays = {f"engine.{name}": array for name, array in self.engine.state().items()}
+        arrays |= {f"calibration.{name}": array for name, array in self.calibration.state().items()}
+        if self.lift is not None:
+            arrays |= {f"lift.{name}": array for name, array in self.lift.state().items()}
+        return arrays | {"width": np.array([self.width])}
+
+    @classmethod
+    def restored(cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> Self:
+        """The model of `arrays` and the classifier's metadata."""
+
+        def part(name: str) -> dict[str, NDArray[Any]]:
+            return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
+
+        model = cls(parameters)
+        model.labels = Labels(metadata["labels"])
+        model.engine.restore(part("engine"))
+        model.calibration = Calibration.from_state(parameters["soft_type"], part("calibration"))
+        if model.lift is not None:
+            model.lift = EuclideanLift.from_state(part("lift"))
+        model.width = int(arrays["width"][0])
+        return model

@@ -1,0 +1,106 @@
+"""The classifier's parameters: checked once, turned into the numbers of the rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from prototide.core.engines.tables import HARD, LINEAR, SOFTMAX, Rule
+from prototide.core.labels import Label
+
+MERGE_DISTANCE = 0.02  # of maintenance, when merge_threshold is None
+LINEAR_WIDTH = SOFTMAX_WIDTH = 0.1  # of the responsibilities, in cosine
+MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+
+
+def _whole(low: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= low
+
+
+def _real(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[Any], bool]:
+    def allowed(value: Any) -> bool:
+        if not isinstance(value, Real) or isinstance(value, bool) or math.isnan(value):
+            return False
+        return (low < value if above else low <= value) and (value < high if math.isinf(high) else value <= high)
+
+    return allowed
+
+
+def _one_of(*choices: Any) -> Callable[[Any], bool]:
+    return lambda value: any(type(value) is type(choice) and value == choice for choice in choices)
+
+
+def _or_none(allowed: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or allowed(value)
+
+
+def _k_list(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(label, Integral | str) and not isinstance(label, bool) for label in value) and all(
+            map(_whole(1), value.values())
+        )
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_whole(1), value))
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "k_init": (_whole(1), "an int >= 1"),
+    "k_list": (_or_none(_k_list), "None, a dict label -> int >= 1, or a list of ints >= 1"),
+    "init_method": (_one_of("kmeans++", "random"), "'kmeans++' or 'random'"),
+    "distance": (_one_of("cosine", "euclidean"), "'cosine' or 'euclidean'"),
+    "dtype": (_one_of(*MANTISSA_BITS), "'float16', 'bfloat16', 'float32' or 'float64'"),
+    "soft": (_one_of(True, False), "True or False"),
+    "soft_type": (_one_of("linear", "softmax"), "'linear' or 'softmax'"),
+    "temperature": (_real(0, above=True), "a number > 0"),
+    "lambda_penalty": (_real(0), "a number >= 0"),
+    "merge_threshold": (_or_none(_real(0)), "None or a number >= 0"),
+    "relative_merge": (_one_of(True, False), "True or False"),
+    "percentile_threshold": (_or_none(_real(0, 1)), "None or a number from 0 to 1"),
+    "truncation_threshold": (lambda value: _real(0, 1)(value) and value < 1, "a number >= 0 and < 1"),
+    "min_weight": (_real(0), "a number >= 0"),
+    "batch_size": (_whole(1), "an int >= 1"),
+    "n_threads": (lambda value: value == -1 or _whole(1)(value), "-1 (all cores) or an int >= 1"),
+    "max_iters": (_whole(1), "an int >= 1"),
+    "tol": (_real(0), "a number >= 0"),
+    "half_life": (_or_none(_real(0, above=True)), "None or a number of rows > 0"),
+    "idf": (_one_of(True, False), "True or False"),
+    "update_rows": (lambda value: value == "auto" or _whole(1)(value), "'auto' or an int >= 1"),
+}
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raises ValueError naming the parameter, its value and what is allowed."""
+    for name, (allowed, what) in _ALLOWED.items():
+        if not allowed(parameters[name]):
+            raise ValueError(f"{name}={parameters[name]!r} is not allowed: it must be {what}")
+
+
+def rule_of(parameters: Mapping[str, Any]) -> Rule:
+    """The numbers that the engine works with."""
+    p = parameters
+    kernel = HARD if not p["soft"] else LINEAR if p["soft_type"] == "linear" else SOFTMAX
+    merge = p["merge_threshold"]
+    return Rule(
+        idf=bool(p["idf"]) and p["distance"] == "cosine",
+        correction=10.0 * p["lambda_penalty"],
+        kernel=kernel,
+        width=LINEAR_WIDTH if kernel != SOFTMAX else SOFTMAX_WIDTH * p["temperature"],
+        decay=1.0 if p["half_life"] is None else 2.0 ** (1.0 / p["half_life"]),
+        mantissa_bits=MANTISSA_BITS[p["dtype"]],
+        min_weight=float(p["min_weight"]),
+        merge_distance=MERGE_DISTANCE if merge is None else float(merge),
+        relative_merge=bool(p["relative_merge"]) and merge is not None,
+        merge_percentile=-1.0 if p["percentile_threshold"] is None else float(p["percentile_threshold"]),
+        truncation=float(p["truncation_threshold"]),
+        update_rows=0 if p["update_rows"] == "auto" else int(p["update_rows"]),
+    )
+
+
+def prototype_limits(labels: Sequence[Label], k_init: int, k_list: Any) -> list[int]:
+    """Most prototypes of each class; a list speaks of the classes in the order given."""
+    if k_list is None:
+        return [int(k_init)] * len(labels)
+    if isinstance(k_list, Mapping):
+        return [int(k_list.get(label, k_init)) for label in labels]
+    return [int(k_list[number]) if number < len(k_list) else int(k_init) for number in range(len(labels))]

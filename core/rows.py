@@ -1,0 +1,132 @@
+"""Rows of any container - SciPy sparse, NumPy, torch, lists - as one canonical CSR form."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+LARGEST, SMALLEST = 1e18, 1e-18  # beyond these a square of a float32 loses its precision
+MOST_COLUMNS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class CsrRows:
+    """Finite rows in CSR form: columns ascending, no duplicates, no stored zeros."""
+
+    indptr: NDArray[np.int64]  # (count + 1,)
+    indices: NDArray[np.int32]  # (non-zeros,)
+    data: NDArray[np.floating[Any]]  # (non-zeros,) float32 or float64
+    width: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self.indptr.size - 1
+
+    @property
+    def empty(self) -> NDArray[np.bool_]:
+        """(count,) True for rows without non-zeros."""
+        return self.indptr[1:] == self.indptr[:-1]
+
+    def part(self, first: int, last: int) -> CsrRows:
+        """Rows first..last - 1."""
+        begin, end = self.indptr[first], self.indptr[last]
+        return CsrRows(self.indptr[first : last + 1] - begin, self.indices[begin:end], self.data[begin:end], self.width)
+
+    def take(self, rows: NDArray[np.int64]) -> CsrRows:
+        """The given rows, in that order."""
+        return of_matrix(self.matrix()[rows])
+
+    def matrix(self) -> sp.csr_matrix:
+        """The same rows for SciPy."""
+        return sp.csr_matrix((self.data, self.indices, self.indptr), shape=(self.count, self.width))
+
+
+def canonical_rows(X: Any) -> CsrRows:
+    """Checks and converts rows: a SciPy sparse matrix or array, a torch tensor, or anything NumPy can make 2-D.
+
+    Sparse input is never made dense, and never changed. Raises ValueError for NaN, infinities, column ids out of range,
+    other than two dimensions, and TypeError for values that are not real numbers.
+    """
+    if "torch" in sys.modules and isinstance(X, sys.modules["torch"].Tensor):
+        X = _of_tensor(X)
+    if not sp.issparse(X):
+        X = _dense(X)
+    if X.ndim != 2:
+        raise ValueError(f"X must have two dimensions (rows, features), got {X.ndim}: reshape a single row with X.reshape(1, -1)")
+    if X.dtype.kind not in "biuf":
+        raise TypeError(f"X must hold real numbers, got dtype {X.dtype}")
+    if X.shape[1] > MOST_COLUMNS:
+        raise ValueError(f"X has {X.shape[1]:,} columns; at most {MOST_COLUMNS:,} are possible")
+    return of_matrix(X)
+
+
+def of_matrix(X: Any) -> CsrRows:
+    """Rows of a 2-D array or sparse matrix of real numbers; see `canonical_rows` for the checks."""
+    if not sp.issparse(X) and not np.isfinite(X).all():
+        row, column = np.argwhere(~np.isfinite(X))[0]
+        raise _not_finite(X[row, column], row, column)
+    given = X
+    X = sp.csr_matrix(X)
+    if X is given:
+        X = X.copy() if not X.has_canonical_format else sp.csr_matrix((X.data, X.indices, X.indptr), shape=X.shape)
+    if X.indices.size and (X.indices.min() < 0 or X.indices.max() >= X.shape[1]):
+        bad = X.indices[(X.indices < 0) | (X.indices >= X.shape[1])][0]
+        raise ValueError(f"X has the column id {bad}; allowed are 0 to {X.shape[1] - 1}")
+    if not np.isfinite(X.data).all():
+        at = int(np.flatnonzero(~np.isfinite(X.data))[0])
+        raise _not_finite(X.data[at], int(np.searchsorted(X.indptr, at, side="right")) - 1, X.indices[at])
+    X.sum_duplicates()
+    if X.nnz and not X.data.all():
+        X = X.copy()
+        X.eliminate_zeros()
+    data = X.data if X.dtype in (np.float32, np.float64) else X.data.astype(np.float64)
+    return CsrRows(X.indptr.astype(np.int64, copy=False), X.indices.astype(np.int32, copy=False), data, X.shape[1])
+
+
+def scaled(rows: CsrRows) -> CsrRows:
+    """Rows whose largest entry is far from 1 brought to 1, so that squares neither overflow nor vanish; directions stay."""
+    if not rows.data.size:
+        return rows
+    size = np.abs(rows.data)
+    if SMALLEST < float(size.min()) and float(size.max()) < LARGEST:
+        return rows
+    filled = np.flatnonzero(~rows.empty)
+    largest = np.maximum.reduceat(size, rows.indptr[filled]).astype(np.float64)
+    data = rows.data.astype(np.float64) / np.repeat(largest, np.diff(rows.indptr)[filled])
+    return CsrRows(rows.indptr, rows.indices, data, rows.width)
+
+
+def _not_finite(value: float, row: int, column: int) -> ValueError:
+    name = "NaN" if np.isnan(value) else "infinity"
+    return ValueError(f"X contains {name} in row {row}, column {column}; only finite numbers are allowed")
+
+
+def _dense(X: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(X)
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: X has dtype {array.dtype}")
+    if array.dtype.kind in "OUS":
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError) as wrong:
+            raise type(wrong)(f"X must hold real numbers, got dtype {array.dtype}: {wrong}") from None
+    return array
+
+
+def _of_tensor(X: Any) -> Any:
+    torch = sys.modules["torch"]
+    X = X.detach().cpu()
+    if X.dtype in (torch.bfloat16, torch.float16):
+        X = X.float()
+    if X.layout == torch.strided:
+        return X.numpy()
+    if X.layout == torch.sparse_csr:
+        return sp.csr_matrix((X.values().numpy(), X.col_indices().numpy(), X.crow_indices().numpy()), shape=tuple(X.shape))
+    X = X.to_sparse_coo().coalesce()
+    return sp.csr_matrix((X.values().numpy(), tuple(X.indices().numpy())), shape=tuple(X.shape))
