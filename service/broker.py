@@ -65,6 +65,11 @@ class Source:
         self._committed: Mapping[int, int] = {}
         self._next_commit = self._next_look = 0.0
 
+    @property
+    def brokers_up(self) -> bool:
+        """Whether any broker answered lately."""
+        return self._errors.brokers_up
+
     def watermarks(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Partition -> (first offset still there, next offset to be written), asked from the brokers."""
         return {partition: self._watermarks(partition) for partition in partitions}
@@ -164,6 +169,7 @@ class Sink:
         while self._producer.flush(SLICE_SECONDS) > 0:
             self._check()
         self._errors.raise_any()
+        self._errors.brokers_up = True
 
     def close(self) -> None:
         """Forgets what was not acknowledged."""

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
+    ClusterMetadata,
     ConfigEntry,
     ConfigResource,
     NewTopic,
@@ -66,7 +67,7 @@ def create_topics(settings: Settings, specs: Iterable[TopicSpec]) -> dict[str, s
     """Makes what is missing, raises ``max.message.bytes`` where it is too small; topic -> what was done."""
     errors = ClientErrors()
     admin = admin_client(settings, errors)
-    found = wait_for_brokers(settings, admin, errors, lambda: False)
+    found = _partitions(wait_for_brokers(settings, admin, errors, lambda: False))
     done = {}
     for spec in specs:
         if spec.name in found:
@@ -83,7 +84,8 @@ def inspect_topics(settings: Settings, give_up: Callable[[], bool]) -> Topology:
     """Waits for the brokers and looks at the topics; raises PersonMustAct for what the service cannot run on."""
     errors = ClientErrors()
     admin = admin_client(settings, errors)
-    found = wait_for_brokers(settings, admin, errors, give_up)
+    cluster = wait_for_brokers(settings, admin, errors, give_up)
+    found = _partitions(cluster)
     topics = settings.topics
     names = [topics.train, topics.predictions, topics.dead_letters]
     missing = [name for name in names if name not in found]
@@ -92,7 +94,12 @@ def inspect_topics(settings: Settings, give_up: Callable[[], bool]) -> Topology:
             f"there is no topic {', '.join(missing)} at {settings.kafka.bootstrap_servers}",
             "`prototide topics create` makes the topics (or give the service's user the right to see them)",
         )
-    sizes = {name: _max_message_bytes(admin, name, settings) for name in (topics.predictions, topics.dead_letters)}
+    outputs = (topics.predictions, topics.dead_letters)
+    sizes = dict.fromkeys(outputs, int(settings.limits.prediction_bytes))
+    ids: dict[str, str] = {}
+    if cluster.controller_id in cluster.brokers:  # the embedded one has none and lets each question time out
+        sizes |= {name: size for name in outputs if (size := _max_message_bytes(admin, name)) is not None}
+        ids = _topic_ids(admin, names)
     if sizes[topics.predictions] < int(settings.limits.prediction_bytes):
         raise PersonMustAct(
             f"topic {topics.predictions} takes records of {sizes[topics.predictions]} bytes, "
@@ -102,21 +109,20 @@ def inspect_topics(settings: Settings, give_up: Callable[[], bool]) -> Topology:
     return Topology(
         train_partitions=tuple(range(found[topics.train])),
         partitions={name: found[name] for name in names},
-        ids=_topic_ids(admin, names),
+        ids=ids,
         max_message_bytes=sizes,
     )
 
 
 def wait_for_brokers(
     settings: Settings, admin: AdminClient, errors: ClientErrors, give_up: Callable[[], bool]
-) -> dict[str, int]:
-    """Topic -> number of partitions, as soon as a broker answers; raises RestartMayHelp after the start-up time-out."""
+) -> ClusterMetadata:
+    """What the first broker that answers knows; raises RestartMayHelp after the start-up time-out."""
     brokers, timeout = settings.kafka.bootstrap_servers, settings.kafka.startup_timeout_s
     start = told = time.monotonic()
     while True:
         try:
-            topics = admin.list_topics(timeout=TRY_TIMEOUT_SECONDS).topics
-            return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+            return admin.list_topics(timeout=TRY_TIMEOUT_SECONDS)
         except KafkaException as failed:
             why = failed.args[0].str()
         errors.raise_any()
@@ -129,6 +135,11 @@ def wait_for_brokers(
         if now - told >= TELL_INTERVAL_SECONDS:
             told = now
             log.warning("no broker answers at %s yet: %s (%.0f s of %.0f s)", brokers, why, now - start, timeout)
+
+
+def _partitions(cluster: ClusterMetadata) -> dict[str, int]:
+    """Topic -> how many partitions."""
+    return {name: len(topic.partitions) for name, topic in cluster.topics.items() if topic.error is None}
 
 
 def _create(admin: AdminClient, spec: TopicSpec) -> None:
@@ -162,15 +173,15 @@ def _raise_max_message_bytes(admin: AdminClient, spec: TopicSpec) -> bool:
     return True
 
 
-def _max_message_bytes(admin: AdminClient, name: str, settings: Settings) -> int:
-    """The topic's limit; that of the settings where the brokers cannot tell (the embedded one, missing rights)."""
+def _max_message_bytes(admin: AdminClient, name: str) -> int | None:
+    """The topic's limit; None where the brokers do not tell (missing rights)."""
     try:
         resource = ConfigResource(ResourceType.TOPIC, name)
         config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
         return int(config["max.message.bytes"].value)
     except KafkaException as failed:
         log.info("the brokers do not tell max.message.bytes of topic %s: %s", name, failed.args[0].str())
-        return int(settings.limits.prediction_bytes)
+        return None
 
 
 def _topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:

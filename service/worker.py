@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prototide.service.broker import Output, Record
+from prototide.service.checkpoints import Checkpoint, Positions
 from prototide.service.errors import PersonMustAct
 from prototide.service.gathering import Gatherer, RecordSource, Taken
 from prototide.service.outputs import (
@@ -60,6 +61,7 @@ class Worker:
         self.steps_done = step
         self.positions = dict(positions)
         self._settings = settings
+        self._topology = topology
         self._source = source
         self._gatherer = Gatherer(settings, source)
         self._sink = sink
@@ -104,6 +106,16 @@ class Worker:
             latency_seconds=_latency(taken),
             lag=self._source.lag(self.positions),
         )
+
+    def snapshot(self) -> Checkpoint:
+        """The model as it is between two steps, and what belongs to it; later steps do not change it."""
+        arrays, model = self.model.state()
+        positions = {self._settings.topics.train: dict(self.positions)}
+        return Checkpoint(self.steps_done, positions, arrays, model, self._settings.fingerprint(), self._topology.ids)
+
+    def moved_since(self, positions: Positions | None) -> bool:
+        """Whether the worker is elsewhere than at `positions`."""
+        return positions is None or positions.get(self._settings.topics.train) != self.positions
 
     def _learn(self, rows: Rows, taken: Sequence[Taken]) -> Any:
         labels, weights = (rows.labels, rows.weights) if self._settings.learn else (None, None)

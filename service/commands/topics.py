@@ -19,19 +19,18 @@ def topics() -> None:
 def create(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of each new topic.")] = 1,
     replication_factor: Annotated[int, typer.Option(min=1, help="Replicas of each new topic.")] = 1,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(help="Brokers, host:port separated by commas; overrides kafka.bootstrap_servers.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="A setting, a.b=value; repeatable.")] = None,
 ) -> None:
     """Makes the topics that are missing; what exists stays, but for a max.message.bytes that is too small."""
-    from prototide.service.errors import ServiceError
-    from prototide.service.settings import load
+    from prototide.service.commands.ending import ending_in_one_line, settings_of
     from prototide.service.topics import create_topics, wanted_topics
 
-    try:
-        settings = load(config, overrides or [])
+    with ending_in_one_line():
+        settings = settings_of(config, overrides, bootstrap_servers)
         done = create_topics(settings, wanted_topics(settings, partitions, replication_factor))
-    except ServiceError as error:
-        typer.echo(f"prototide: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    for name, what in done.items():
-        typer.echo(f"{name}: {what}")
+        for name, what in done.items():
+            typer.echo(f"{name}: {what}")

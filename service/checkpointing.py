@@ -1,0 +1,71 @@
+"""When checkpoints are written: now and then by a background thread, and at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from prototide.service import checkpoints
+from prototide.service.checkpoints import Checkpoint, Positions
+from prototide.service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointObserver(Protocol):
+    """Who is told; `metrics.Metrics`."""
+
+    def checkpoint_written(self, step: int, size_bytes: int, seconds: float, at: float) -> None:
+        """A checkpoint of `step` is safe since unix time `at`."""
+
+    def checkpoint_failed(self) -> None:
+        """An attempt failed."""
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time; a failure is logged, counted and tried again at the next interval."""
+
+    def __init__(self, settings: Settings, folder: Path, observer: CheckpointObserver, saved: Positions | None) -> None:
+        """`saved`: positions of the newest checkpoint, None when there is none."""
+        self.saved = saved
+        self._folder = folder
+        self._keep = settings.checkpoint.keep
+        self._interval_seconds = settings.checkpoint.interval_s
+        self._writer = f"{settings.instance.id}-{os.getpid()}"
+        self._observer = observer
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._due = time.monotonic() + self._interval_seconds
+        checkpoints.remove_partial(folder, settings.instance.id)
+
+    def is_due(self) -> bool:
+        """Whether the interval is over and nothing is being written."""
+        return time.monotonic() >= self._due and (self._writing is None or self._writing.done())
+
+    def submit(self, checkpoint: Checkpoint) -> None:
+        """Writes in the background; `checkpoint` is a snapshot that nothing changes any more."""
+        self._due = time.monotonic() + self._interval_seconds
+        self._writing = self._thread.submit(self._write, checkpoint)
+
+    def finish(self) -> None:
+        """Returns when nothing is being written any more; no more is taken."""
+        self._thread.shutdown(wait=True)
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        started = time.perf_counter()
+        try:
+            path = checkpoints.write(self._folder, checkpoint, self._writer)
+            checkpoints.prune(self._folder, self._keep, checkpoint.step)
+            size = path.stat().st_size
+        except Exception as failed:  # whatever it is, the service goes on and tries again
+            self._observer.checkpoint_failed()
+            log.error("checkpoint of step %d failed: %s: %s", checkpoint.step, type(failed).__name__, failed)
+            return
+        self.saved = checkpoint.positions
+        seconds = time.perf_counter() - started
+        self._observer.checkpoint_written(checkpoint.step, size, seconds, time.time())
+        log.info("checkpoint of step %d: %d bytes in %.2f s", checkpoint.step, size, seconds)
