@@ -6,6 +6,7 @@ that applies is the one that counts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,8 +114,8 @@ def unpack(payload: bytes) -> Unpacked:
     fields = dict(newest_pairs)
     if len(fields) == len(newest_pairs):
         return Unpacked(fields, ())
-    keys = [key for key, _ in newest_pairs]
-    return Unpacked(fields, tuple(key for key in fields if keys.count(key) > 1))
+    counts = Counter(key for key, _ in newest_pairs)
+    return Unpacked(fields, tuple(key for key, count in counts.items() if count > 1))
 
 
 def _refuse_extension(code: int, data: bytes) -> None:

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import typer
+
+from prototide.service.commands.ending import ending_in_one_line, settings_of, stopped_by_interrupt
+from prototide.service.errors import PersonMustAct, RestartMayHelp, ServiceError
+
+
+@pytest.mark.parametrize(("error", "code"), [(RestartMayHelp("it broke", "again"), 75), (PersonMustAct("a", "b"), 78)])
+def test_a_service_error_ends_in_one_line_and_its_exit_code(
+    error: ServiceError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, ending_in_one_line():
+        raise error
+    assert caught.value.exit_code == code
+    assert capsys.readouterr().err == f"prototide: {error}\n"
+
+
+def test_the_flag_for_brokers_wins_over_set() -> None:
+    settings = settings_of(None, ["kafka.bootstrap_servers=a:1", "topics.train=t"], "b:2")
+    assert (settings.kafka.bootstrap_servers, settings.topics.train) == ("b:2", "t")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_asks_to_stop_and_handlers_are_given_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stopped_by_interrupt() as stopped:
+        assert not stopped()
+        os.kill(os.getpid(), number)
+        assert stopped()
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), stopped_by_interrupt() as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped()
+        os.kill(os.getpid(), signal.SIGINT)
