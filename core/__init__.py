@@ -3,4 +3,4 @@
 from prototide.core.classifier import FastKMeansClassifier
 from prototide.core.model import Learned, LearnStats
 
-__all__ = ["FastKMeansClassifier", "Learned", "LearnStats"]
+__all__ = ["FastKMeansClassifier", "LearnStats", "Learned"]

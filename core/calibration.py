@@ -3,8 +3,8 @@
     softmax: p_c ~ exp(b (s_c - s_best) / temperature)              b minimises the log loss
     linear:  p_c ~ ReLU(1 - (s_best - s_c) / b)                     b minimises the Brier score
 
-b is the best of a grid (steps of 19 %) by exponentially forgetting loss over labelled rows, each judged by the scores it
-had before it was learned.
+b is the best of a grid (steps of 19 %) by exponentially forgetting loss over labelled rows, each judged by the scores
+it had before it was learned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 FORGET = 0.999  # loss of a row 1,000 rows ago weighs e^-1
 PRIOR = 0.02  # loss per squared grid step from the starting value, as if seen
-GRIDS = {"softmax": (2.0 ** (np.arange(-8, 29) / 4), 16), "linear": (2.0 ** (np.arange(-16, 13) / 4), 16)}  # values, start
+GRIDS = {
+    "softmax": (2.0 ** (np.arange(-8, 29) / 4), 16),
+    "linear": (2.0 ** (np.arange(-16, 13) / 4), 16),
+}  # values, start
 
 
 def probabilities(scores: NDArray[np.float64], b: float, soft_type: str, temperature: float) -> NDArray[np.float64]:

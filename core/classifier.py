@@ -146,7 +146,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """`learn` without the predictions: the statistics of the call; ``verbose`` prints them."""
         stats = self.learn(X, y, sample_weight).stats
         if verbose:
-            print(", ".join(f"{name} {value:.4g}" for name, value in stats.items()))  # type: ignore[str-format]  # noqa: T201
+            print(", ".join(f"{name} {value:.4g}" for name, value in stats.items()))  # noqa: T201
         return stats
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -232,7 +232,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return self._fitted.engine.nbytes if hasattr(self, "_fitted") else 0
 
     def moved_classes(self, n: int) -> list[tuple[Label, float]]:
-        """The n classes that moved most in the last call that learned: (label, mass-weighted mean shift), largest first."""
+        """The n classes that moved most in the last call that learned: (label, mass-weighted shift), largest first."""
         return self._fitted.moved_classes(n) if hasattr(self, "_fitted") else []
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -242,16 +242,22 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             parameters = self._parameters()
             if isinstance(self.k_list, Mapping):
                 parameters["k_list"] = {"labels": [[label, int(k)] for label, k in self.k_list.items()]}
-            return model.arrays(), {"format": STATE_FORMAT, "parameters": parameters, "labels": list(model.labels.names)}
+            return model.arrays(), {
+                "format": STATE_FORMAT,
+                "parameters": parameters,
+                "labels": list(model.labels.names),
+            }
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> Self:
         """The classifier whose `state` this is. ValueError when the format is another."""
         if metadata.get("format") != STATE_FORMAT:
-            raise ValueError(f"state format {metadata.get('format')!r} is not {STATE_FORMAT}: made by another version of prototide")
+            raise ValueError(
+                f"state format {metadata.get('format')!r} is not {STATE_FORMAT}: made by another version of prototide"
+            )
         parameters = dict(metadata["parameters"])
         if isinstance(parameters["k_list"], Mapping):
-            parameters["k_list"] = {label: k for label, k in parameters["k_list"]["labels"]}
+            parameters["k_list"] = dict(parameters["k_list"]["labels"])
         classifier = cls(**parameters)
         classifier._fitted = Model.restored(parameters, arrays, metadata)
         return classifier
@@ -304,8 +310,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        before = numba.get_num_threads()
-        most = numba.config.NUMBA_NUM_THREADS
+        before, most = numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         numba.set_num_threads(most if self.n_threads == -1 else min(self.n_threads, most))
         try:
             yield
@@ -315,7 +320,9 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def _check_width(self, rows: CsrRows) -> CsrRows:
         expected = self._fitted.width
         if rows.width != expected:
-            raise ValueError(f"X has {rows.width} features, but {type(self).__name__} is expecting {expected} features as input")
+            raise ValueError(
+                f"X has {rows.width} features, but {type(self).__name__} is expecting {expected} features as input"
+            )
         return rows
 
     def _parts(self, rows: CsrRows) -> Iterator[CsrRows]:

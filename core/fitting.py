@@ -15,14 +15,16 @@ from prototide.core.parameters import prototype_limits
 from prototide.core.rows import CsrRows, of_matrix
 
 
-def fit(model: Model, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64], verbose: bool | None) -> None:
+def fit(
+    model: Model, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64], verbose: bool | None
+) -> None:
     """Learns the labelled rows with a fresh model. ``verbose``: a progress bar; None: when the terminal is one."""
     parameters = model.parameters
     random = check_random_state(parameters["random_state"])
     chosen = np.flatnonzero(model.is_point(rows) & (weight > 0) & np.array([label is not None for label in labels]))
     if not chosen.size:
         raise ValueError("fit needs at least one labelled row with a non-zero feature and a weight above 0")
-    labels, weight = [labels[row] for row in chosen], weight[chosen]
+    labels, weight = [labels[row] for row in chosen.tolist()], weight[chosen]
     rows = of_matrix(rows.matrix()[chosen])
     names = Labels([label for label in dict.fromkeys(labels) if label is not None])
     model.labels.add(as_array([names.names[number] for number in names.sorted_numbers()]).tolist())
@@ -46,7 +48,11 @@ def fit(model: Model, rows: CsrRows, labels: Sequence[Label | None], weight: NDA
 
 
 def _seeds(
-    rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64], model: Model, random: np.random.RandomState
+    rows: CsrRows,
+    own_class: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    model: Model,
+    random: np.random.RandomState,
 ) -> NDArray[np.int64]:
     """Rows that become the first prototypes: of each class as many as it may have, no two the same."""
     parameters = model.parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,12 +43,14 @@ class Labels:
     def objects(self) -> NDArray[np.object_]:
         """All labels by number, then None: number -1 reads None."""
         array = np.empty(len(self.names) + 1, object)
-        array[:-1] = self.names
+        array[: len(self.names)] = self.names
         return array
 
     def sorted_numbers(self) -> NDArray[np.int64]:
         """Class numbers in the order of ``classes_``: ints ascending, then strings."""
-        order = sorted(range(len(self.names)), key=lambda number: (isinstance(self.names[number], str), self.names[number]))
+        order = sorted(
+            range(len(self.names)), key=lambda number: (isinstance(self.names[number], str), self.names[number])
+        )
         return np.array(order, np.int64)
 
 
@@ -62,32 +65,32 @@ def as_array(labels: Sequence[Label]) -> NDArray[Any]:
 def checked_labels(y: Any, rows: int) -> list[Label | None]:
     """One label per row as a plain list; None marks an unlabelled row, ``y=None`` labels none.
 
-    Raises ValueError naming what is wrong: other than one dimension (one-hot, probabilities), floats that are not whole,
-    NaN, booleans, other types, ints beyond int64, another number than ``rows``.
+    Raises ValueError naming what is wrong: other than one dimension (one-hot, probabilities), floats that are not
+    whole, NaN, booleans, other types, ints beyond int64, another number than ``rows``.
     """
     if y is None:
         return [None] * rows
     if hasattr(y, "detach"):  # a torch tensor
         y = y.detach().cpu().numpy()
-    if isinstance(y, list | tuple):
-        array = np.empty(len(y), object)
-        array[:] = y
+    if isinstance(y, list | tuple):  # np.asarray would turn a mixture of ints and strings into strings
+        array: NDArray[Any] = np.fromiter(y, object, len(y))
     else:
         array = np.asarray(y)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array.ravel()
     if array.ndim != 1:
         raise ValueError(
-            f"y must have one label per row, got an array of shape {array.shape}: for one-hot or probabilities pass y.argmax(axis=1)"
+            f"y must have one label per row, got an array of shape {array.shape}: "
+            "for one-hot or probabilities pass y.argmax(axis=1)"
         )
     if array.size != rows:
         raise ValueError(f"X and y have inconsistent numbers of samples: X has {rows} rows, y has {array.size} labels")
     if array.dtype.kind in "iu":
         if array.dtype.kind == "u" and array.size and int(array.max()) > 2**63 - 1:
             raise ValueError(f"y contains {array.max()}; integer labels must fit 64 bits with sign")
-        return array.tolist()
+        return list(array.tolist())
     if array.dtype.kind == "U":
-        return array.tolist()
+        return list(array.tolist())
     if array.dtype.kind == "f":
         return _whole(array)
     return _plain(array)
@@ -100,7 +103,7 @@ def _whole(array: NDArray[np.floating[Any]]) -> list[Label | None]:
             f"Unknown label type: y contains the float {array[odd][0]}; labels are ints, strings or None (unlabelled), "
             "not NaN, probabilities or continuous values"
         )
-    return array.astype(np.int64).tolist()
+    return list(array.astype(np.int64).tolist())
 
 
 def _plain(array: NDArray[Any]) -> list[Label | None]:
@@ -113,12 +116,14 @@ def _plain(array: NDArray[Any]) -> list[Label | None]:
             labels = [int(label) if type(label) is kind else label for label in labels]
         elif issubclass(kind, str):
             labels = [str(label) if type(label) is kind else label for label in labels]
-        elif issubclass(kind, float | np.floating) and np.isfinite(example) and all(
-            float(label).is_integer() for label in labels if type(label) is kind
+        elif issubclass(kind, float | np.floating) and all(
+            math.isfinite(label) and float(label).is_integer() for label in labels if type(label) is kind
         ):
             labels = [int(label) if type(label) is kind else label for label in labels]
         else:
-            raise ValueError(f"y contains {example!r} of type {kind.__name__}; labels are ints, strings or None (unlabelled)")
+            raise ValueError(
+                f"y contains {example!r} of type {kind.__name__}; labels are ints, strings or None (unlabelled)"
+            )
     big = next((label for label in labels if isinstance(label, int) and not -(2**63) <= label < 2**63), None)
     if big is not None:
         raise ValueError(f"y contains {big}; integer labels must fit 64 bits with sign")

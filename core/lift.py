@@ -1,10 +1,10 @@
-"""Euclidean distance through the cosine: rows are mapped onto a sphere so that cosine there orders them as distance does here.
+"""Euclidean distance through the cosine: a map onto a sphere where cosine orders rows as distance does here.
 
     u = (x - mean) / deviation / sqrt(D)        q = |u|^2        z = [q - 1, q + 1, 2 u] / (q + 1)
 
-the inverse stereographic map plus a constant. Rows of at most `STANDARDISED_COLUMNS` columns are standardised with running
-statistics (an all-zero row is a point like any other); wider ones are only divided by their running root mean square
-norm, without centring, so that sparse rows stay sparse (a row without non-zeros stays empty).
+the inverse stereographic map plus a constant. Rows of at most `STANDARDISED_COLUMNS` columns are standardised with
+running statistics (an all-zero row is a point like any other); wider ones are only divided by their running root mean
+square norm, without centring, so that sparse rows stay sparse (a row without non-zeros stays empty).
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class EuclideanLift:
     def transform(self, rows: CsrRows) -> CsrRows:
         """The lifted rows, with the statistics so far (none: as if of unit scale)."""
         if rows.data.size and float(np.abs(rows.data).max()) > LARGEST:
-            raise ValueError(f"X contains {rows.data[np.abs(rows.data).argmax()]}; euclidean rows must lie within +-{LARGEST:g}")
+            raise ValueError(
+                f"X contains {rows.data[np.abs(rows.data).argmax()]}; euclidean rows must lie within +-{LARGEST:g}"
+            )
         if not self.standardises(rows.width):
             return self._wide(rows)
         dense = self._dense(rows)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prototide.core.calibration import Calibration, probabilities
 from prototide.core.engines.movement import Movement
-from prototide.core.engines.plain import PlainEngine, Ranking, Step
+from prototide.core.engines.plain import PlainEngine, Ranking
 from prototide.core.labels import UNLABELLED, Label, Labels
 from prototide.core.lift import EuclideanLift
 from prototide.core.parameters import prototype_limits, rule_of
@@ -85,7 +85,7 @@ class Model:
         return self._learned(step.ranking, step.prototypes, points, top_k, stats)
 
     def is_point(self, rows: CsrRows) -> NDArray[np.bool_]:
-        """(n,) which rows can be predicted and learned: those with non-zeros; any, where zero is a point like others."""
+        """(n,) which rows can be predicted and learned: those with non-zeros; all, where zero is a point too."""
         everywhere = self.lift is not None and self.lift.standardises(rows.width)
         return np.ones(rows.count, np.bool_) if everywhere else ~rows.empty
 
@@ -154,7 +154,7 @@ class Model:
         return self.engine.class_scores(self._as_known(rows))[:, self.labels.sorted_numbers()]
 
     def probabilities(self, rows: CsrRows) -> NDArray[np.float64]:
-        """(n, classes) in the order of ``classes_``; ties are broken by a last bit, so that the largest is the winner."""
+        """(n, classes) in the order of ``classes_``; a last bit breaks ties, so that the largest is the winner."""
         p = self._probabilities(self.class_scores(rows))
         order = self.labels.sorted_numbers()
         column = np.empty(order.size, np.int64)
@@ -190,7 +190,9 @@ class Model:
         return arrays | {"width": np.array([self.width])}
 
     @classmethod
-    def restored(cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> Self:
+    def restored(
+        cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    ) -> Self:
         """The model of `arrays` and the classifier's metadata."""
 
         def part(name: str) -> dict[str, NDArray[Any]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from prototide.core.engines.tables import HARD, LINEAR, SOFTMAX, Rule
 from prototide.core.labels import Label
@@ -16,14 +17,15 @@ MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
 
 def _whole(low: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and value >= low
+    return lambda value: isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= low
 
 
 def _real(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[Any], bool]:
     def allowed(value: Any) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool) or math.isnan(value):
+        if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
             return False
-        return (low < value if above else low <= value) and (value < high if math.isinf(high) else value <= high)
+        number = float(value)
+        return (low < number if above else low <= number) and (number < high if math.isinf(high) else number <= high)
 
     return allowed
 
@@ -38,9 +40,9 @@ def _or_none(allowed: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _k_list(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return all(isinstance(label, Integral | str) and not isinstance(label, bool) for label in value) and all(
-            map(_whole(1), value.values())
-        )
+        return all(
+            isinstance(label, int | np.integer | str) and not isinstance(label, bool) for label in value
+        ) and all(map(_whole(1), value.values()))
     return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_whole(1), value))
 
 

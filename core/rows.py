@@ -31,7 +31,7 @@ class CsrRows:
     @property
     def empty(self) -> NDArray[np.bool_]:
         """(count,) True for rows without non-zeros."""
-        return self.indptr[1:] == self.indptr[:-1]
+        return np.equal(self.indptr[1:], self.indptr[:-1])
 
     def part(self, first: int, last: int) -> CsrRows:
         """Rows first..last - 1."""
@@ -58,7 +58,9 @@ def canonical_rows(X: Any) -> CsrRows:
     if not sp.issparse(X):
         X = _dense(X)
     if X.ndim != 2:
-        raise ValueError(f"X must have two dimensions (rows, features), got {X.ndim}: reshape a single row with X.reshape(1, -1)")
+        raise ValueError(
+            f"X must have two dimensions (rows, features), got {X.ndim}: reshape a single row with X.reshape(1, -1)"
+        )
     if X.dtype.kind not in "biuf":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}")
     if X.shape[1] > MOST_COLUMNS:
@@ -90,11 +92,11 @@ def of_matrix(X: Any) -> CsrRows:
 
 
 def scaled(rows: CsrRows) -> CsrRows:
-    """Rows whose largest entry is far from 1 brought to 1, so that squares neither overflow nor vanish; directions stay."""
+    """Rows with entries far from 1, scaled so that squares neither overflow nor vanish; directions stay."""
     if not rows.data.size:
         return rows
     size = np.abs(rows.data)
-    if SMALLEST < float(size.min()) and float(size.max()) < LARGEST:
+    if float(size.min()) > SMALLEST and float(size.max()) < LARGEST:
         return rows
     filled = np.flatnonzero(~rows.empty)
     largest = np.maximum.reduceat(size, rows.indptr[filled]).astype(np.float64)
@@ -127,6 +129,8 @@ def _of_tensor(X: Any) -> Any:
     if X.layout == torch.strided:
         return X.numpy()
     if X.layout == torch.sparse_csr:
-        return sp.csr_matrix((X.values().numpy(), X.col_indices().numpy(), X.crow_indices().numpy()), shape=tuple(X.shape))
+        return sp.csr_matrix(
+            (X.values().numpy(), X.col_indices().numpy(), X.crow_indices().numpy()), shape=tuple(X.shape)
+        )
     X = X.to_sparse_coo().coalesce()
     return sp.csr_matrix((X.values().numpy(), tuple(X.indices().numpy())), shape=tuple(X.shape))

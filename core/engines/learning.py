@@ -8,14 +8,45 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from prototide.core.engines.postings import add_to_M, add_to_R, clear, find, gather, insert, products
+from prototide.core.engines.postings import (
+    Holdings,
+    Postings,
+    add_to_centre,
+    add_to_correction,
+    clear,
+    find,
+    gather,
+    insert,
+    products,
+)  # fmt: skip
 from prototide.core.engines.tables import (
-    ACTIVE, BORN, FREE, LINEAR, LOSS_ROWS, MEAN_LOSS, NEXT_ID, OMEGA, ROWS, SOFTMAX, STEP, TRIAL,
+    ACTIVE,
+    BORN,
+    FREE,
+    LINEAR,
+    LOSS_ROWS,
+    MEAN_LOSS,
+    NEXT_ID,
+    OMEGA,
+    ROWS,
+    SOFTMAX,
+    STEP,
+    TRIAL,
+    Classes,
+    Features,
+    Frozen,
+    Ints,
+    Longs,
+    Reals,
+    Rows,
+    Rule,
+    Slots,
+    Trace,
 )  # fmt: skip
 
 
 @njit(cache=True)
-def occupy(slots, classes, counters, c, kind):
+def occupy(slots: Slots, classes: Classes, counters: Longs, c: int, kind: int) -> int:
     """The lowest free slot, given to class c."""
     p = 0
     while slots.kind[p] != FREE:
@@ -36,7 +67,7 @@ def occupy(slots, classes, counters, c, kind):
 
 
 @njit(cache=True)
-def vacate(postings, holdings, slots, classes, p):
+def vacate(postings: Postings, holdings: Holdings, slots: Slots, classes: Classes, p: int) -> None:
     """Frees the slot and all its entries."""
     clear(postings, holdings, p)
     c = slots.cls[p]
@@ -53,7 +84,7 @@ def vacate(postings, holdings, slots, classes, p):
 
 
 @njit(cache=True, error_model="numpy")
-def _responsibility(difference, kernel, width):
+def _responsibility(difference: float, kernel: int, width: float) -> float:
     """Unnormalised; difference = cosine - best own cosine <= 0."""
     if kernel == LINEAR:
         return max(0.0, width + difference)
@@ -63,7 +94,7 @@ def _responsibility(difference, kernel, width):
 
 
 @njit(cache=True)
-def _copy_R(postings, holdings, source, target):
+def _copy_correction(postings: Postings, holdings: Holdings, source: int, target: int) -> tuple[Postings, Holdings]:
     """R_target <- R_source (target has none yet)."""
     features, _, R = gather(postings, holdings, source)
     for i in range(features.size):
@@ -77,9 +108,24 @@ def _copy_R(postings, holdings, source, target):
 
 @njit(cache=True, error_model="numpy")
 def learn_rows(
-    rows, own_class, weight, frozen, postings, holdings, slots, classes, features, scalars, counters, rule, trace,
-    stolen, loss, push_slot, push_step,
-):  # fmt: skip
+    rows: Rows,
+    own_class: Ints,
+    weight: Reals,
+    frozen: Frozen,
+    postings: Postings,
+    holdings: Holdings,
+    slots: Slots,
+    classes: Classes,
+    features: Features,
+    scalars: Reals,
+    counters: Longs,
+    rule: Rule,
+    trace: Trace,
+    stolen: Longs,
+    loss: Reals,
+    push_slot: Ints,
+    push_step: Reals,
+) -> tuple[Postings, Holdings]:
     """Every class learns its rows of the group; pushes on other classes, steals and losses are only noted.
 
     Rows with ``own_class`` -1 are not learned. Returns (postings, holdings).
@@ -132,13 +178,13 @@ def learn_rows(
                     if error and tau * cos[p] + correction[best] > wrong:
                         classes.saved[y] += 1
                     if cos[p] > cos[best]:
-                        postings, holdings, change = add_to_M(postings, holdings, ix, x, power, p)
+                        postings, holdings, change = add_to_centre(postings, holdings, ix, x, power, p)
                         slots.square[p] += change
                         slots.mass[p] += power
                     gain = classes.saved[y] - classes.stolen[y]
                     if gain >= rule.grow_gain and gain >= rule.grow_z * np.sqrt(classes.saved[y] + classes.stolen[y]):
                         slots.kind[p] = ACTIVE
-                        postings, holdings = _copy_R(postings, holdings, best, p)
+                        postings, holdings = _copy_correction(postings, holdings, best, p)
                         correction[p] = correction[best]
                         score[p] = tau * cos[p] + correction[p]
                         classes.active[y] += 1
@@ -155,7 +201,7 @@ def learn_rows(
                     classes.errors[y] += 1
                     if classes.errors[y] >= classes.wait[y]:
                         p = occupy(slots, classes, counters, y, TRIAL)
-                        postings, holdings, change = add_to_M(postings, holdings, ix, x, power, p)
+                        postings, holdings, change = add_to_centre(postings, holdings, ix, x, power, p)
                         slots.square[p] += change
                         slots.mass[p] += power
                         classes.trial[y] = p
@@ -171,12 +217,12 @@ def learn_rows(
             if slots.kind[p] == ACTIVE:
                 share = _responsibility(cos[p] - cos[best], rule.kernel, rule.width) / total
                 if share > rule.min_share:
-                    postings, holdings, change = add_to_M(postings, holdings, ix, x, power * share, p)
+                    postings, holdings, change = add_to_centre(postings, holdings, ix, x, power * share, p)
                     slots.square[p] += change
                     slots.mass[p] += power * share
-                    i = trace.count[0]
+                    i = trace.end[0]
                     trace.row[i], trace.slot[i], trace.weight[i] = t, p, power * share
-                    trace.count[0] = i + 1
+                    trace.end[0] = i + 1
             p = slots.next[p]
         if rule.correction == 0:
             continue
@@ -197,7 +243,7 @@ def learn_rows(
             step = rule.correction * violation / (2 * v + rule.noise + rule.noise_adapt * scalars[MEAN_LOSS])
             if weight[t] != 1:  # a heavy row closes its violation, no more
                 step = min(step * weight[t], max(step, violation / (2 * v)))
-            postings, holdings = add_to_R(postings, holdings, ix, x, rate, omega * step, best)
+            postings, holdings = add_to_correction(postings, holdings, ix, x, rate, omega * step, best)
             push_slot[t, hits], push_step[t, hits] = frozen.top_slot[t, h], step
             hits += 1
             own += step * v
@@ -206,8 +252,22 @@ def learn_rows(
 
 @njit(cache=True, error_model="numpy")
 def finish_group(
-    rows, own_class, weight, postings, holdings, slots, classes, features, scalars, rule, trial_id, stolen, loss, push_slot, push_step,
-):  # fmt: skip
+    rows: Rows,
+    own_class: Ints,
+    weight: Reals,
+    postings: Postings,
+    holdings: Holdings,
+    slots: Slots,
+    classes: Classes,
+    features: Features,
+    scalars: Reals,
+    rule: Rule,
+    trial_id: Longs,
+    stolen: Longs,
+    loss: Reals,
+    push_slot: Ints,
+    push_step: Reals,
+) -> tuple[Postings, Holdings]:
     """What crosses classes, in row order: steals, pushes, violation rates, mean loss, idf statistics.
 
     ``trial_id``: id of each class's trial at the group's start, -1 for none; a trial born later has stolen nothing yet.
@@ -226,7 +286,9 @@ def finish_group(
             if h == 0:
                 for i in range(ix.size):
                     rate[i] = 1 / np.sqrt(1 + features.violation[ix[i]] / omega)
-            postings, holdings = add_to_R(postings, holdings, ix, x, rate, -omega * push_step[t, h], push_slot[t, h])
+            postings, holdings = add_to_correction(
+                postings, holdings, ix, x, rate, -omega * push_step[t, h], push_slot[t, h]
+            )
     for t in range(own_class.size):
         if own_class[t] < 0:
             continue
@@ -246,12 +308,24 @@ def finish_group(
 
 
 @njit(cache=True)
-def seed_rows(rows, own_class, weight, postings, holdings, slots, classes, counters, rule):
+def seed_rows(
+    rows: Rows,
+    own_class: Ints,
+    weight: Reals,
+    postings: Postings,
+    holdings: Holdings,
+    slots: Slots,
+    classes: Classes,
+    counters: Longs,
+    rule: Rule,
+) -> tuple[Postings, Holdings]:
     """Every row becomes an active prototype of its class."""
     for t in range(own_class.size):
         begin, end = rows.indptr[t], rows.indptr[t + 1]
         p = occupy(slots, classes, counters, own_class[t], ACTIVE)
-        postings, holdings, change = add_to_M(postings, holdings, rows.indices[begin:end], rows.x[begin:end], weight[t], p)
+        postings, holdings, change = add_to_centre(
+            postings, holdings, rows.indices[begin:end], rows.x[begin:end], weight[t], p
+        )
         slots.square[p] += change
         slots.mass[p] += weight[t]
         classes.active[own_class[t]] += 1

@@ -1,4 +1,4 @@
-"""What happens every 1,024 learned rows: rescale, prune, merge, truncate; only classes that learned since are looked at."""
+"""What happens every 1,024 learned rows: rescale, prune; merge and truncate in the classes that learned since."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ import numpy as np
 from numba import njit
 
 from prototide.core.engines.learning import vacate
-from prototide.core.engines.postings import find, gather, insert, remove
-from prototide.core.engines.tables import ACTIVE, LOSS_ROWS, MERGED, OMEGA, PRUNED, ROWS
+from prototide.core.engines.postings import Holdings, Postings, find, gather, insert, remove
+from prototide.core.engines.tables import (
+    ACTIVE,
+    LOSS_ROWS,
+    MERGED,
+    OMEGA,
+    PRUNED,
+    ROWS,
+    Classes,
+    Features,
+    Flags,
+    Longs,
+    Reals,
+    Rule,
+    Slots,
+)  # fmt: skip
 
 
 @njit(cache=True)
-def rescale(postings, slots, features, scalars):
+def rescale(postings: Postings, slots: Slots, features: Features, scalars: Reals) -> None:
     """Divides everything additive by omega, which becomes 1; no score changes."""
     omega = scalars[OMEGA]
     for j in range(postings.start.size):
@@ -28,7 +42,9 @@ def rescale(postings, slots, features, scalars):
 
 
 @njit(cache=True)
-def prune(postings, holdings, slots, classes, scalars, counters, rule):
+def prune(
+    postings: Postings, holdings: Holdings, slots: Slots, classes: Classes, scalars: Reals, counters: Longs, rule: Rule
+) -> None:
     """Drops active prototypes lighter than ``min_weight``, the lightest first, never the last of a class."""
     for c in range(classes.active.size):
         while classes.active[c] > 1:
@@ -45,7 +61,7 @@ def prune(postings, holdings, slots, classes, scalars, counters, rule):
 
 
 @njit(cache=True)
-def pair_distances(postings, holdings, slots, classes, out):
+def pair_distances(postings: Postings, holdings: Holdings, slots: Slots, classes: Classes, out: Reals) -> int:
     """1 - cosine of all same-class pairs of active prototypes; with empty ``out`` only their number."""
     dense = np.zeros(postings.start.size)
     found = 0
@@ -70,7 +86,7 @@ def pair_distances(postings, holdings, slots, classes, out):
 
 
 @njit(cache=True, error_model="numpy")
-def _distance(dense, postings, holdings, slots, a, p):
+def _distance(dense: Reals, postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) -> float:
     """1 - cosine; ``dense`` holds M_a."""
     features, M, _ = gather(postings, holdings, p)
     dot = 0.0
@@ -80,7 +96,15 @@ def _distance(dense, postings, holdings, slots, a, p):
 
 
 @njit(cache=True)
-def merge(postings, holdings, slots, classes, counters, threshold, touched):
+def merge(
+    postings: Postings,
+    holdings: Holdings,
+    slots: Slots,
+    classes: Classes,
+    counters: Longs,
+    threshold: float,
+    touched: Flags,
+) -> tuple[Postings, Holdings]:
     """Joins prototypes of one class at most ``threshold`` apart: M and mass add, R is the mass-weighted mean."""
     dense = np.zeros(postings.start.size)
     for c in range(touched.size):
@@ -109,7 +133,7 @@ def merge(postings, holdings, slots, classes, counters, threshold, touched):
 
 
 @njit(cache=True, error_model="numpy")
-def _join(postings, holdings, slots, a, p):
+def _join(postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) -> tuple[Postings, Holdings]:
     share = slots.mass[a] / (slots.mass[a] + slots.mass[p])
     features, _, _ = gather(postings, holdings, a)
     for i in range(features.size):
@@ -127,7 +151,7 @@ def _join(postings, holdings, slots, a, p):
 
 
 @njit(cache=True)
-def square_norm(postings, holdings, p):
+def square_norm(postings: Postings, holdings: Holdings, p: int) -> float:
     """|M_p|^2 from its entries."""
     _, M, _ = gather(postings, holdings, p)
     total = 0.0
@@ -137,7 +161,7 @@ def square_norm(postings, holdings, p):
 
 
 @njit(cache=True, error_model="numpy")
-def truncate(postings, holdings, slots, scalars, rule, touched):
+def truncate(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, rule: Rule, touched: Flags) -> None:
     """Drops entries whose part in the score is below ``truncation`` times the vector's largest; spares the young."""
     omega = scalars[OMEGA]
     for p in range(slots.kind.size):

@@ -1,6 +1,6 @@
 """How far prototypes move: 1 - cosine between a centre before and after, from what it attracted, without a copy of it.
 
-    1 - cos(M, M + A) = (|A|^2 - (|M + A| - |M|)^2) / (2 |M| |M + A|)       A: what the prototype attracted
+1 - cos(M, M + A) = (|A|^2 - (|M + A| - |M|)^2) / (2 |M| |M + A|)       A: what the prototype attracted
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from prototide.core.engines.tables import ACTIVE, Rows, Slots, Trace
+from prototide.core.engines.tables import ACTIVE, Ints, Longs, Reals, Rows, Slots, Trace
 
 
 @dataclass(frozen=True)
 class Movement:
     """How far prototypes moved, newborn ones left out; one entry per prototype."""
 
-    ids: NDArray[np.int64]
-    classes: NDArray[np.int32]
-    masses: NDArray[np.float64]
-    shifts: NDArray[np.float64]
+    ids: Longs
+    classes: Ints
+    masses: Reals
+    shifts: Reals
 
 
 @dataclass
 class Journey:
     """The prototypes as they were at the start, and what they attracted since."""
 
-    ids: NDArray[np.int64]  # (slots,) -1 where no active prototype was
-    squares: NDArray[np.float64]  # (slots,) |M|^2
+    ids: Longs  # (slots,) -1 where no active prototype was
+    squares: Reals  # (slots,) |M|^2
     rows: list[Rows] = field(default_factory=list)
     traces: list[Trace] = field(default_factory=list)
 
@@ -46,16 +46,20 @@ class Journey:
 
     def movement(self, slots: Slots, omega: float, n_features: int) -> Movement:
         """To here."""
-        counts = [int(trace.count[0]) for trace in self.traces]
-        slot = np.concatenate([trace.slot[:n] for trace, n in zip(self.traces, counts, strict=True)] or [np.zeros(0, np.int32)])
+        counts = [int(trace.end[0]) for trace in self.traces]
+        slot = np.concatenate(
+            [trace.slot[:n] for trace, n in zip(self.traces, counts, strict=True)] or [np.zeros(0, np.int32)]
+        )
         if not slot.size:
-            return Movement(*(np.zeros(0, dtype) for dtype in (np.int64, np.int32, np.float64, np.float64)))
+            return Movement(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
         before = np.cumsum([0] + [rows.indptr.size - 1 for rows in self.rows])
         row = np.concatenate([trace.row[:n] + b for trace, n, b in zip(self.traces, counts, before, strict=False)])
         weight = np.concatenate([trace.weight[:n] for trace, n in zip(self.traces, counts, strict=True)])
         order = np.argsort(slot, kind="stable")
         moved, first = np.unique(slot[order], return_index=True)
-        squares = _attracted_squares(*_stacked(self.rows), row[order], weight[order], np.append(first, slot.size), n_features)
+        squares = _attracted_squares(
+            *_stacked(self.rows), row[order], weight[order], np.append(first, slot.size), n_features
+        )
         known = np.append(self.ids, np.full(slots.id.size - self.ids.size, -1))[moved] == slots.id[moved]
         moved, squares = moved[known], squares[known]
         old, new = np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])
@@ -69,10 +73,12 @@ def joined(parts: list[Movement]) -> Movement:
         return parts[0]
     ids = np.concatenate([part.ids for part in parts])
     unique, where = np.unique(ids, return_inverse=True)
-    shifts = np.bincount(where, np.concatenate([part.shifts for part in parts]), unique.size)
+    shifts = np.zeros(unique.size)
+    np.add.at(shifts, where, np.concatenate([part.shifts for part in parts]))
     last = np.zeros(unique.size, np.int64)
     last[where] = np.arange(ids.size)  # later entries overwrite earlier ones
-    classes, masses = (np.concatenate([getattr(part, name) for part in parts])[last] for name in ("classes", "masses"))
+    classes = np.concatenate([part.classes for part in parts])[last]
+    masses = np.concatenate([part.masses for part in parts])[last]
     return Movement(unique, classes, masses, shifts)
 
 
@@ -85,7 +91,9 @@ def _stacked(rows: list[Rows]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
 
 
 @njit(cache=True)
-def _attracted_squares(indptr, indices, x, row, weight, first, n_features):
+def _attracted_squares(
+    indptr: Longs, indices: Ints, x: Reals, row: Longs, weight: Reals, first: Longs, n_features: int
+) -> Reals:
     """|sum of weight * x|^2 over the attractions first[k]..first[k + 1] of each prototype k."""
     dense, squares = np.zeros(n_features), np.zeros(first.size - 1)
     for k in range(first.size - 1):

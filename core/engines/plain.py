@@ -1,4 +1,4 @@
-"""The plain engine: the rule of docs/model.md, one step after the other, exhaustive scoring. The reference of faster ones.
+"""The plain engine: the rule of docs/model.md step after step, exhaustive scoring. The reference of faster ones.
 
 It holds class numbers, slots and features; labels, input formats and parameters' names are the classifier's.
 """
@@ -15,10 +15,34 @@ from numpy.typing import NDArray
 from prototide.core.engines import learning, maintenance, scoring
 from prototide.core.engines.movement import Journey, Movement, joined
 from prototide.core.engines.postings import (
-    Postings, compacted, empty_holdings, empty_postings, holdings_of, widened, with_slots,
+    Postings,
+    compacted,
+    empty_holdings,
+    empty_postings,
+    holdings_of,
+    widened,
+    with_slots,
 )  # fmt: skip
 from prototide.core.engines.tables import (
-    ACTIVE, BORN, FREE, MERGED, OMEGA, PRUNED, STEP, Classes, Features, Frozen, Rows, Rule, Slots, Trace, grown,
+    ACTIVE,
+    BORN,
+    FREE,
+    MERGED,
+    OMEGA,
+    PRUNED,
+    STEP,
+    Classes,
+    Features,
+    Flags,
+    Frozen,
+    Ints,
+    Longs,
+    Reals,
+    Rows,
+    Rule,
+    Slots,
+    Trace,
+    grown,
 )  # fmt: skip
 from prototide.core.rows import CsrRows
 
@@ -31,9 +55,9 @@ BLOCK_BYTES = 32 << 20  # scores of a block of rows against all slots
 class Ranking:
     """The best classes of each row. Shapes (n, depth); class and slot -1, score -inf where there are fewer."""
 
-    classes: NDArray[np.int32]
-    slots: NDArray[np.int32]
-    scores: NDArray[np.float64]
+    classes: Ints
+    slots: Ints
+    scores: Reals
 
     @classmethod
     def empty(cls, rows: int, depth: int) -> Ranking:
@@ -50,9 +74,9 @@ class Step:
     """What `PlainEngine.learn` saw and did."""
 
     ranking: Ranking  # each row just before it was learned
-    prototypes: NDArray[np.int64]  # (n,) id of the winning prototype, -1 for none
-    probe_classes: list[NDArray[np.int32]]  # of each group: own class of some learned rows,
-    probe_scores: list[NDArray[np.float64]]  # and their scores of all classes
+    prototypes: Longs  # (n,) id of the winning prototype, -1 for none
+    probe_classes: list[Ints]  # of each group: own class of some learned rows,
+    probe_scores: list[Reals]  # and their scores of all classes
     movement: Movement
 
 
@@ -80,7 +104,7 @@ class PlainEngine:
         return int(self._features.violation.size)
 
     @property
-    def active(self) -> NDArray[np.int32]:
+    def active(self) -> Ints:
         """Active prototypes of each class."""
         return self._classes.active
 
@@ -107,7 +131,7 @@ class PlainEngine:
 
     # --- scores ---
 
-    def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, NDArray[np.int64]]:
+    def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
         """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
         ranking, used = Ranking.empty(rows.count, depth), self._used()
         for first, last, _, _, score in self._score_blocks(self._unit(rows), used):
@@ -115,14 +139,14 @@ class PlainEngine:
             scoring.rank_classes(score, self._slots, self._classes, used, part.classes, part.slots, part.scores)
         return ranking, self._winners(ranking)
 
-    def class_scores(self, rows: CsrRows) -> NDArray[np.float64]:
+    def class_scores(self, rows: CsrRows) -> Reals:
         """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
         out, used = np.empty((rows.count, self._classes.active.size)), self._used()
         for first, last, _, _, score in self._score_blocks(self._unit(rows), used):
             scoring.class_scores(score, self._slots, used, out[first:last])
         return out
 
-    def _winners(self, ranking: Ranking) -> NDArray[np.int64]:
+    def _winners(self, ranking: Ranking) -> Longs:
         return np.append(self._slots.id, -1)[ranking.slots[:, 0]]  # slot -1 reads the appended -1
 
     def _used(self) -> int:
@@ -137,7 +161,9 @@ class PlainEngine:
         scoring.unit_rows(rows.indptr, rows.indices, rows.data, frequency, self._scalars, self.rule.idf, x)
         return Rows(rows.indptr, rows.indices, x)
 
-    def _score_blocks(self, rows: Rows, used: int) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    def _score_blocks(
+        self, rows: Rows, used: int
+    ) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
         """(first row, last row + 1, cosines, corrections, scores) of blocks of rows; the arrays are reused."""
         count = rows.indptr.size - 1
         size = max(1, min(count, BLOCK_BYTES // (24 * max(1, used))))
@@ -145,12 +171,14 @@ class PlainEngine:
         for first in range(0, count, size):
             last = min(first + size, count)
             block = Rows(rows.indptr[first : last + 1], rows.indices, rows.x)
-            scoring.score_slots(block, self._postings, self._slots, self._scalars, self.rule, used, cos, correction, score)
+            scoring.score_slots(
+                block, self._postings, self._slots, self._scalars, self.rule, used, cos, correction, score
+            )
             yield first, last, cos[: last - first], correction[: last - first], score[: last - first]
 
     # --- learning ---
 
-    def make_room(self, limits: NDArray[np.int64], width: int) -> None:
+    def make_room(self, limits: Longs, width: int) -> None:
         """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
         if limits.size > self._classes.active.size:
             self._classes = Classes(*grown(self._classes, limits.size, (0, -1, 0, 0, 0, 0, 0, 1, -1)))  # type: ignore[arg-type]
@@ -167,14 +195,15 @@ class PlainEngine:
         known = int(np.count_nonzero(self._classes.active))
         return max(1, min(2 * known, max(256, known), self.rows_learned // 32))
 
-    def seed(self, rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64]) -> None:
+    def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
         """Makes each row a prototype of its class."""
         self._reserve_slots(rows.count)
         self._postings, self._holdings = learning.seed_rows(
-            self._unit(rows), own_class, weight, self._postings, self._holdings, self._slots, self._classes, self._counters, self.rule,
+            self._unit(rows), own_class, weight,
+            self._postings, self._holdings, self._slots, self._classes, self._counters, self.rule,
         )  # fmt: skip
 
-    def learn(self, rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64], depth: int) -> Step:
+    def learn(self, rows: CsrRows, own_class: Ints, weight: Reals, depth: int) -> Step:
         """Predicts each row just before it learns it. Rows with ``own_class`` -1 are predicted only.
 
         The rows are cut into groups of `group_rows` learned rows; each group is scored against the model as it is then.
@@ -190,7 +219,9 @@ class PlainEngine:
             last = int(learned[done + size]) if done + size < learned.size else rows.count
             asked = learned[done : done + size : max(1, size // PROBES)] - first
             top = ranking.part(first, last)
-            probed = self._learn_group(rows.part(first, last), own_class[first:last], weight[first:last], top, asked, journey)
+            probed = self._learn_group(
+                rows.part(first, last), own_class[first:last], weight[first:last], top, asked, journey
+            )
             prototypes[first:last] = probed.winners
             probe_classes.append(own_class[first + asked])
             probe_scores.append(probed.scores)
@@ -203,7 +234,7 @@ class PlainEngine:
         return Step(ranking, prototypes, probe_classes, probe_scores, joined([*movements, self._movement(journey)]))
 
     def _learn_group(
-        self, rows: CsrRows, own_class: NDArray[np.int32], weight: NDArray[np.float64], top: Ranking, asked: NDArray[np.int64], journey: Journey,
+        self, rows: CsrRows, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Journey,
     ) -> _Probed:  # fmt: skip
         """1. score against the model as it is; 2. each class learns its own rows; 3. what crosses classes."""
         learned = int(np.count_nonzero(own_class >= 0))
@@ -216,7 +247,9 @@ class PlainEngine:
         self._reserve_slots(learned)
         trial_id = np.where(self._classes.trial >= 0, self._slots.id[self._classes.trial], -1)
         capacity = learned * (int(self._classes.active.max()) + 2)
-        trace = Trace(np.zeros(1, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.int32), np.empty(capacity))
+        trace = Trace(
+            np.zeros(1, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.int32), np.empty(capacity)
+        )
         stolen, loss = np.zeros(self._classes.active.size, np.int64), np.full(rows.count, -1.0)
         push_slot = np.full((rows.count, self.rule.wrong_classes), -1, np.int32)
         push_step = np.zeros(push_slot.shape)
@@ -242,7 +275,7 @@ class PlainEngine:
             self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))  # type: ignore[arg-type]
             self._holdings = with_slots(self._holdings, size)
 
-    def _freeze(self, rows: Rows, own: NDArray[np.int32], top: Ranking, asked: NDArray[np.int64]) -> tuple[Frozen, NDArray[np.float64]]:
+    def _freeze(self, rows: Rows, own: Ints, top: Ranking, asked: Longs) -> tuple[Frozen, Reals]:
         """Fills ``top``; what learning needs of the scores, and the scores of all classes of the rows ``asked``."""
         used, start = self._used(), np.zeros(own.size + 1, np.int64)
         asked_scores = np.empty((asked.size, self._classes.active.size))
@@ -255,7 +288,18 @@ class PlainEngine:
             scoring.class_scores(score[asked[here] - first], self._slots, used, chosen)
             asked_scores[here] = chosen
             count = np.zeros(last - first + 1, np.int64)
-            scored = (cos, correction, score, self._slots, self._classes, used, self.rule.tau, own[first:last], part.classes, part.scores)
+            scored = (
+                cos,
+                correction,
+                score,
+                self._slots,
+                self._classes,
+                used,
+                self.rule.tau,
+                own[first:last],
+                part.classes,
+                part.scores,
+            )
             scoring.steals(*scored, count, steal_class[0], steal_score[0])
             begin = np.cumsum(count)
             if begin[-1] > 0:
@@ -263,7 +307,9 @@ class PlainEngine:
                 steal_score.append(np.empty(begin[-1]))
                 scoring.steals(*scored, begin, steal_class[-1], steal_score[-1])
             start[first + 1 : last + 1] = start[first] + begin[1:]
-        frozen = Frozen(top.classes, top.slots, top.scores, start, np.concatenate(steal_class), np.concatenate(steal_score))
+        frozen = Frozen(
+            top.classes, top.slots, top.scores, start, np.concatenate(steal_class), np.concatenate(steal_score)
+        )
         return frozen, asked_scores
 
     def _maintain(self) -> None:
@@ -281,7 +327,7 @@ class PlainEngine:
         if self._postings.end[0] > 1.5 * self._postings.length.sum() + MAINTENANCE_ROWS:
             self._postings, self._holdings = compacted(self._postings, self._holdings)
 
-    def _merge_threshold(self) -> tuple[float, NDArray[np.bool_]]:
+    def _merge_threshold(self) -> tuple[float, Flags]:
         """Distance at which prototypes merge, and the classes to look at: all, when it depends on all distances."""
         rule = self.rule
         if not rule.relative_merge and rule.merge_percentile < 0:
@@ -330,16 +376,18 @@ class PlainEngine:
         slot, centre, correction = table("entry", ("slot", "centre", "correction"))
         start = np.cumsum(count, dtype=np.int64) - count
         self._postings = Postings(start, count, count.copy(), np.array([slot.size]), slot, centre, correction)
-        self._holdings = holdings_of(slot, np.repeat(np.arange(count.size, dtype=np.int32), count), self._slots.kind.size)
+        self._holdings = holdings_of(
+            slot, np.repeat(np.arange(count.size, dtype=np.int32), count), self._slots.kind.size
+        )
 
 
 @dataclass(frozen=True)
 class _Probed:
-    winners: NDArray[np.int64]  # (n,) ids
-    scores: NDArray[np.float64]  # (rows asked, classes)
+    winners: Longs  # (n,) ids
+    scores: Reals  # (rows asked, classes)
 
 
-def _ranges(lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+def _ranges(lengths: Ints) -> Longs:
     """0..n-1 for each n of ``lengths``, one after the other."""
     begins = np.cumsum(lengths, dtype=np.int64) - lengths
     return np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(begins, lengths)

@@ -3,7 +3,7 @@
     feature j:  (slot, M[slot, j], R[slot, j]) for every prototype that has an entry there, slots ascending
     slot p:     the features in which it has an entry, in the order in which they came
 
-A row touches the lists of its own features and nothing else: no operation passes over prototypes x features. A list that
+A row touches the lists of its own features and nothing else: nothing passes over prototypes x features. A list that
 is full moves to the end of the pool with half as much room again; ``compacted`` takes the holes out. The order inside a
 list is fixed by the slots, so the model's content decides every sum, never its history.
 
@@ -12,40 +12,42 @@ The tuples are immutable: what may replace a pool returns a new tuple (the pools
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+
+from prototide.core.engines.tables import Floats, Ints, Longs, Pool, Reals
 
 
 class Postings(NamedTuple):
     """Entries by feature. ``a`` and ``b`` hold M and R of the prototype in ``slot`` at the same position."""
 
-    start: NDArray[np.int64]  # (features,) where the list begins in the pool
-    length: NDArray[np.int32]  # (features,) entries
-    room: NDArray[np.int32]  # (features,) entries that fit
-    end: NDArray[np.int64]  # (1,) first free position of the pool
-    slot: NDArray[np.int32]  # (pool,)
-    M: NDArray[np.floating]  # (pool,)
-    R: NDArray[np.floating]  # (pool,)
+    start: Longs  # (features,) where the list begins in the pool
+    length: Ints  # (features,) entries
+    room: Ints  # (features,) entries that fit
+    end: Longs  # (1,) first free position of the pool
+    slot: Ints  # (pool,)
+    M: Floats  # (pool,)
+    R: Floats  # (pool,)
 
 
 class Holdings(NamedTuple):
     """Features by slot: where a prototype has entries, unsorted."""
 
-    start: NDArray[np.int64]  # (slots,)
-    length: NDArray[np.int32]  # (slots,)
-    room: NDArray[np.int32]  # (slots,)
-    end: NDArray[np.int64]  # (1,)
-    feature: NDArray[np.int32]  # (pool,)
+    start: Longs  # (slots,)
+    length: Ints  # (slots,)
+    room: Ints  # (slots,)
+    end: Longs  # (1,)
+    feature: Ints  # (pool,)
 
 
-def empty_postings(dtype: type) -> Postings:
+def empty_postings(dtype: type[np.floating[Any]]) -> Postings:
     """No feature, no entry."""
     none, pool = np.zeros(0, np.int32), 1024
     return Postings(
-        np.zeros(0, np.int64), none, none.copy(), np.zeros(1, np.int64), np.empty(pool, np.int32), np.empty(pool, dtype), np.empty(pool, dtype)
+        np.zeros(0, np.int64), none, none.copy(), np.zeros(1, np.int64),
+        np.empty(pool, np.int32), np.empty(pool, dtype), np.empty(pool, dtype),
     )  # fmt: skip
 
 
@@ -56,7 +58,7 @@ def empty_holdings() -> Holdings:
 
 
 @njit(cache=True)
-def find(postings, j, p):
+def find(postings: Postings, j: int, p: int) -> int:
     """Position of the entry (feature j, slot p) in the pool, or -1 - the position where it would be inserted."""
     low = postings.start[j]
     high = low + postings.length[j]
@@ -72,14 +74,14 @@ def find(postings, j, p):
 
 
 @njit(cache=True)
-def _grown(pool, size):
+def _grown(pool: Pool, size: int) -> Pool:
     bigger = np.empty(max(size, pool.size + pool.size // 2), pool.dtype)
     bigger[: pool.size] = pool
     return bigger
 
 
 @njit(cache=True)
-def insert(postings, holdings, j, p, at):
+def insert(postings: Postings, holdings: Holdings, j: int, p: int, at: int) -> tuple[Postings, Holdings, int]:
     """A zero entry (feature j, slot p) at position ``at`` of feature j's list: (postings, holdings, its position)."""
     start, length = postings.start[j], postings.length[j]
     if length == postings.room[j]:
@@ -107,7 +109,9 @@ def insert(postings, holdings, j, p, at):
         room = held + held // 2 + 8
         new = holdings.end[0]
         if new + room > holdings.feature.size:
-            holdings = Holdings(holdings.start, holdings.length, holdings.room, holdings.end, _grown(holdings.feature, new + room))
+            holdings = Holdings(
+                holdings.start, holdings.length, holdings.room, holdings.end, _grown(holdings.feature, new + room)
+            )
         for i in range(held):
             holdings.feature[new + i] = holdings.feature[holdings.start[p] + i]
         holdings.start[p], holdings.room[p], holdings.end[0] = new, room, new + room
@@ -117,7 +121,7 @@ def insert(postings, holdings, j, p, at):
 
 
 @njit(cache=True)
-def remove(postings, j, p):
+def remove(postings: Postings, j: int, p: int) -> None:
     """Takes the entry (feature j, slot p) out of feature j's list, if it is there."""
     at = find(postings, j, p)
     if at >= 0:
@@ -128,7 +132,7 @@ def remove(postings, j, p):
 
 
 @njit(cache=True)
-def clear(postings, holdings, p):
+def clear(postings: Postings, holdings: Holdings, p: int) -> None:
     """Takes out every entry of slot p."""
     start = holdings.start[p]
     for i in range(start, start + holdings.length[p]):
@@ -137,7 +141,9 @@ def clear(postings, holdings, p):
 
 
 @njit(cache=True)
-def add_to_M(postings, holdings, ix, x, weight, p):
+def add_to_centre(
+    postings: Postings, holdings: Holdings, ix: Ints, x: Reals, weight: float, p: int
+) -> tuple[Postings, Holdings, float]:
     """M_p += weight * x: (postings, holdings, change of |M_p|^2, exact up to rounding, in O(non-zeros))."""
     change = 0.0
     for i in range(ix.size):
@@ -151,7 +157,9 @@ def add_to_M(postings, holdings, ix, x, weight, p):
 
 
 @njit(cache=True)
-def add_to_R(postings, holdings, ix, x, rate, weight, p):
+def add_to_correction(
+    postings: Postings, holdings: Holdings, ix: Ints, x: Reals, rate: Reals, weight: float, p: int
+) -> tuple[Postings, Holdings]:
     """R_p += weight * rate * x, feature by feature."""
     for i in range(ix.size):
         at = find(postings, ix[i], p)
@@ -162,7 +170,7 @@ def add_to_R(postings, holdings, ix, x, rate, weight, p):
 
 
 @njit(cache=True)
-def products(postings, ix, x, p):
+def products(postings: Postings, ix: Ints, x: Reals, p: int) -> tuple[float, float]:
     """(M_p . x, R_p . x) of one prototype."""
     centre = correction = 0.0
     for i in range(ix.size):
@@ -174,7 +182,7 @@ def products(postings, ix, x, p):
 
 
 @njit(cache=True)
-def gather(postings, holdings, p):
+def gather(postings: Postings, holdings: Holdings, p: int) -> tuple[Ints, Floats, Floats]:
     """(features ascending, M, R) of one prototype, copies."""
     start = holdings.start[p]
     features = np.sort(holdings.feature[start : start + holdings.length[p]])
@@ -186,8 +194,8 @@ def gather(postings, holdings, p):
 
 
 @njit(cache=True)
-def _packed(start, length, pool):
-    """Where each list begins when they lie one after the other with a little room, the end, and the pool moved there."""
+def _packed(start: Longs, length: Ints, pool: Pool) -> tuple[Longs, int, Pool]:
+    """Where each list begins when they lie one after the other with a little room, the end, and the moved pool."""
     new = np.empty_like(start)
     end = 0
     for j in range(start.size):
@@ -201,7 +209,7 @@ def _packed(start, length, pool):
 
 
 @njit(cache=True)
-def compacted(postings, holdings):
+def compacted(postings: Postings, holdings: Holdings) -> tuple[Postings, Holdings]:
     """The same lists without holes, each with a quarter of room to grow."""
     start, end, slot = _packed(postings.start, postings.length, postings.slot)
     M = _packed(postings.start, postings.length, postings.M)[2]
@@ -212,7 +220,7 @@ def compacted(postings, holdings):
 
 
 @njit(cache=True)
-def _rooms(start, end):
+def _rooms(start: Longs, end: int) -> Ints:
     room = np.empty(start.size, np.int32)
     for j in range(start.size):
         room[j] = (start[j + 1] if j + 1 < start.size else end) - start[j]
@@ -237,7 +245,7 @@ def with_slots(holdings: Holdings, slots: int) -> Holdings:
     return holdings._replace(start=start, length=length, room=room)
 
 
-def holdings_of(slot: NDArray[np.int32], feature: NDArray[np.int32], slots: int) -> Holdings:
+def holdings_of(slot: Ints, feature: Ints, slots: int) -> Holdings:
     """From all entries, in any order: the features of each slot."""
     order = np.argsort(slot, kind="stable")
     length = np.bincount(slot, minlength=slots).astype(np.int32)

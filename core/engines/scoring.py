@@ -1,6 +1,6 @@
 """Scores of rows against all prototypes, exhaustively over the posting lists of the rows' own features.
 
-    s_p = tau * cos(x, M_p) + R_p . x / omega          s_c = max over the class's active prototypes
+s_p = tau * cos(x, M_p) + R_p . x / omega          s_c = max over the class's active prototypes
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from prototide.core.engines.tables import ACTIVE, OMEGA, ROWS
+from prototide.core.engines.postings import Postings
+from prototide.core.engines.tables import ACTIVE, OMEGA, ROWS, Classes, Floats, Ints, Longs, Reals, Rows, Rule, Slots
 
 
 @njit(cache=True, error_model="numpy")
-def unit_rows(indptr, indices, data, document_frequency, scalars, idf, x):
+def unit_rows(
+    indptr: Longs, indices: Ints, data: Floats, document_frequency: Reals, scalars: Reals, idf: bool, x: Reals
+) -> None:
     """x <- data times the running idf, each row scaled to length 1; rows of zeros stay zeros."""
     for t in range(indptr.size - 1):
         total = 0.0
@@ -32,8 +35,8 @@ def unit_rows(indptr, indices, data, document_frequency, scalars, idf, x):
 
 
 @njit(cache=True, error_model="numpy")
-def rounded(value, mantissa_bits):
-    """``value`` in a format of so many mantissa bits: 7 is bfloat16, 10 is float16 (clipped to its largest), ties to even."""
+def rounded(value: float, mantissa_bits: int) -> float:
+    """``value`` in a format of so many mantissa bits, ties to even: 7 is bfloat16, 10 float16 (clipped)."""
     if mantissa_bits > 10 or value == 0:
         return value
     fraction, exponent = math.frexp(value)
@@ -45,7 +48,17 @@ def rounded(value, mantissa_bits):
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def score_slots(rows, postings, slots, scalars, rule, used, cos, correction, score):
+def score_slots(
+    rows: Rows,
+    postings: Postings,
+    slots: Slots,
+    scalars: Reals,
+    rule: Rule,
+    used: int,
+    cos: Reals,
+    correction: Reals,
+    score: Reals,
+) -> None:
     """cos(x, M_p), R_p . x / omega and s_p of each row for the slots 0..used-1; arrays of shape (rows, used)."""
     scale = np.zeros(used)
     for p in range(used):
@@ -71,7 +84,7 @@ def score_slots(rows, postings, slots, scalars, rule, used, cos, correction, sco
 
 
 @njit(cache=True)
-def best_slots(score, slots, used, best):
+def best_slots(score: Reals, slots: Slots, used: int, best: Ints) -> None:
     """best[c] <- the class's active slot with the highest score, the lowest on a tie; -1 for none."""
     best[:] = -1
     for p in range(used):
@@ -82,7 +95,7 @@ def best_slots(score, slots, used, best):
 
 
 @njit(cache=True, parallel=True)
-def class_scores(score, slots, used, out):
+def class_scores(score: Reals, slots: Slots, used: int, out: Reals) -> None:
     """out[t, c] <- score of class c, -inf where it has no active prototype."""
     for t in prange(out.shape[0]):
         best = np.empty(out.shape[1], np.int32)
@@ -92,7 +105,9 @@ def class_scores(score, slots, used, out):
 
 
 @njit(cache=True, parallel=True)
-def rank_classes(score, slots, classes, used, top_class, top_slot, top_score):
+def rank_classes(
+    score: Reals, slots: Slots, classes: Classes, used: int, top_class: Ints, top_slot: Ints, top_score: Reals
+) -> None:
     """The best classes of each row, best first; equal scores: lowest slot first."""
     depth = top_class.shape[1]
     for t in prange(top_class.shape[0]):
@@ -101,7 +116,9 @@ def rank_classes(score, slots, classes, used, top_class, top_slot, top_score):
         found = 0
         for c in range(best.size):
             p = best[c]
-            if p < 0 or (found == depth and not _before(score[t, p], p, top_score[t, depth - 1], top_slot[t, depth - 1])):
+            if p < 0 or (
+                found == depth and not _before(score[t, p], p, top_score[t, depth - 1], top_slot[t, depth - 1])
+            ):
                 continue
             at = min(found, depth - 1)
             while at > 0 and _before(score[t, p], p, top_score[t, at - 1], top_slot[t, at - 1]):
@@ -115,12 +132,26 @@ def rank_classes(score, slots, classes, used, top_class, top_slot, top_score):
 
 
 @njit(cache=True)
-def _before(score, slot, other_score, other_slot):
+def _before(score: float, slot: int, other_score: float, other_slot: int) -> bool:
     return score > other_score or (score == other_score and slot < other_slot)
 
 
 @njit(cache=True, parallel=True)
-def steals(cos, correction, score, slots, classes, used, tau, own, top_class, top_score, start, steal_class, steal_score):
+def steals(
+    cos: Reals,
+    correction: Reals,
+    score: Reals,
+    slots: Slots,
+    classes: Classes,
+    used: int,
+    tau: float,
+    own: Ints,
+    top_class: Ints,
+    top_score: Reals,
+    start: Longs,
+    steal_class: Ints,
+    steal_score: Reals,
+) -> None:
     """The trials of other classes that score above a row's best wrong class: only these can steal the row.
 
     With empty ``steal_class`` it counts them into start[t + 1]; else it lists them from start[t] on.

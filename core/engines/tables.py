@@ -5,10 +5,17 @@ The rule itself, its formulae and its reasons are in ``docs/model.md``.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]  # float32 or float64
+Reals = NDArray[np.float64]
+Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+Pool = NDArray[Any]
 
 FREE, ACTIVE, TRIAL = 0, 1, 2  # kinds of slots
 HARD, LINEAR, SOFTMAX = 0, 1, 2  # kinds of responsibility
@@ -49,62 +56,62 @@ class Rule(NamedTuple):
 class Slots(NamedTuple):
     """One entry per slot; a prototype lives in one slot from birth to death."""
 
-    cls: NDArray[np.int32]
+    cls: Ints
     kind: NDArray[np.int8]
-    mass: NDArray[np.float64]  # sum of the attracted rows' weights, times omega
-    square: NDArray[np.float64]  # |M_p|^2
-    id: NDArray[np.int64]
-    birth: NDArray[np.int64]  # step in which it was born
-    next: NDArray[np.int32]  # next slot of the same class, ascending; -1 ends
+    mass: Reals  # sum of the attracted rows' weights, times omega
+    square: Reals  # |M_p|^2
+    id: Longs
+    birth: Longs  # step in which it was born
+    next: Ints  # next slot of the same class, ascending; -1 ends
 
 
 class Classes(NamedTuple):
     """One entry per class."""
 
-    active: NDArray[np.int32]  # active prototypes
-    trial: NDArray[np.int32]  # slot of the trial, -1 for none
-    errors: NDArray[np.int64]  # since the last trial
-    wait: NDArray[np.int64]  # errors to wait for before the next trial
-    saved: NDArray[np.int64]  # own errors that the trial would have saved
-    stolen: NDArray[np.int64]  # rows of others that it would have stolen
-    age: NDArray[np.int64]  # rows that the trial has lived through
-    limit: NDArray[np.int64]  # most prototypes
-    first: NDArray[np.int32]  # first slot, -1 for none
+    active: Ints  # active prototypes
+    trial: Ints  # slot of the trial, -1 for none
+    errors: Longs  # since the last trial
+    wait: Longs  # errors to wait for before the next trial
+    saved: Longs  # own errors that the trial would have saved
+    stolen: Longs  # rows of others that it would have stolen
+    age: Longs  # rows that the trial has lived through
+    limit: Longs  # most prototypes
+    first: Ints  # first slot, -1 for none
 
 
 class Features(NamedTuple):
     """One entry per feature."""
 
-    document_frequency: NDArray[np.float64]  # rows with it, times omega
-    violation: NDArray[np.float64]  # sum of x_j^2 of rows that violated the margin, times omega
+    document_frequency: Reals  # rows with it, times omega
+    violation: Reals  # sum of x_j^2 of rows that violated the margin, times omega
 
 
 class Rows(NamedTuple):
     """Rows as the kernels see them: CSR, ``x`` already scaled to unit length."""
 
-    indptr: NDArray[np.int64]  # (n + 1,)
-    indices: NDArray[np.int32]  # (non-zeros,) ascending inside a row
-    x: NDArray[np.float64]  # (non-zeros,)
+    indptr: Longs  # (n + 1,)
+    indices: Ints  # (non-zeros,) ascending inside a row
+    x: Reals  # (non-zeros,)
 
 
 class Frozen(NamedTuple):
     """Scores of a group's rows against the model as it was at the group's start."""
 
-    top_class: NDArray[np.int32]  # (n, depth) best first, -1 fills up
-    top_slot: NDArray[np.int32]  # (n, depth) each class's best prototype
-    top_score: NDArray[np.float64]  # (n, depth)
-    steal_start: NDArray[np.int64]  # (n + 1,) into the two below
-    steal_class: NDArray[np.int32]  # classes whose trial scores above the best wrong class
-    steal_score: NDArray[np.float64]
+    top_class: Ints  # (n, depth) best first, -1 fills up
+    top_slot: Ints  # (n, depth) each class's best prototype
+    top_score: Reals  # (n, depth)
+    steal_start: Longs  # (n + 1,) into the two below
+    steal_class: Ints  # classes whose trial scores above the best wrong class
+    steal_score: Reals
 
 
 class Trace(NamedTuple):
     """Which row each prototype attracted, and how strongly: what the shift is computed from."""
 
-    count: NDArray[np.int64]  # (1,)
-    row: NDArray[np.int64]
-    slot: NDArray[np.int32]
-    weight: NDArray[np.float64]
+    end: Longs  # (1,) how many there are
+    row: Longs
+    slot: Ints
+    weight: Reals
 
 
 def grown(table: tuple[NDArray[np.generic], ...], size: int, fill: tuple[int, ...]) -> list[NDArray[np.generic]]:
