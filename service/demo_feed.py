@@ -6,13 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from confluent_kafka import Producer
 
 from prototide.service.demo_stream import DemoStream
-from prototide.service.producing import SLICE_SECONDS, Sender, Sent
+from prototide.service.producing import SLICE_SECONDS, Sender, Sent, new_sender
 from prototide.service.row_encoding import EncodedRows
+from prototide.service.settings import Settings
+from prototide.service.stopping import Stopping
 from prototide.service.wire import encode_batch
 
 log = logging.getLogger(__name__)
@@ -22,8 +25,11 @@ RECORDS_PER_BROKEN_ONE = 400  # a record now and then is cut off: a dead letter,
 IN_FLIGHT_RECORDS = 64  # under 1 MiB; the embedded broker keeps 5 MiB a partition and drops the oldest without a word
 
 
+TOPICS = ("train", "predictions", "dead-letters")  # the settings' defaults
+
+
 @contextmanager
-def embedded_broker(topics: Sequence[str]) -> Iterator[str]:
+def embedded_broker(topics: Sequence[str] = TOPICS) -> Iterator[str]:
     """librdkafka's mock cluster with these topics (4 partitions each), while the context lasts; yields its address."""
     cluster = Producer({"test.mock.num.brokers": 1, "log_level": 3}, logger=log)
     brokers = cluster.list_topics(timeout=10).brokers
@@ -37,7 +43,7 @@ def embedded_broker(topics: Sequence[str]) -> Iterator[str]:
 class InFlight:
     """How many records may still be sent before the service has done with earlier ones."""
 
-    def __init__(self, records: int) -> None:
+    def __init__(self, records: int = IN_FLIGHT_RECORDS) -> None:
         self._room = threading.Semaphore(records)
 
     def take(self, stopped: Callable[[], bool]) -> bool:
@@ -51,6 +57,26 @@ class InFlight:
         """The service has done with that many."""
         if records:
             self._room.release(records)
+
+
+@contextmanager
+def sending(
+    settings: Settings, seed: int, rows_per_second: float | None, in_flight: InFlight, stopping: Stopping
+) -> Iterator[None]:
+    """Sends the stream from a thread while the context lasts; when the stream or the service ends, so does the other."""
+
+    def send() -> Sent:
+        sender = new_sender(settings, settings.topics.train, stopping.is_requested)
+        return send_stream(sender, DemoStream(seed), rows_per_second, stopping.is_requested, in_flight)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="demo-feed") as pool:
+        sent = pool.submit(send)
+        sent.add_done_callback(lambda _: stopping.request())
+        try:
+            yield
+        finally:
+            stopping.request()
+    sent.result()
 
 
 def send_stream(
@@ -72,6 +98,9 @@ def send_stream(
 
 
 def _next_record(stream: DemoStream, *, broken: bool) -> EncodedRows:
+    exchanges = stream.exchanges
     X, labels = stream.batch(ROWS_PER_RECORD)
+    if stream.exchanges > exchanges:
+        log.info("the stream: a quarter of its classes exchange their words")
     payload = encode_batch(X, labels, ts=time.time_ns() // 1_000_000)
     return EncodedRows(payload[: len(payload) // 2], 0) if broken else EncodedRows(payload, ROWS_PER_RECORD)

@@ -22,11 +22,11 @@ BACKGROUND_WORDS = 8_000  # columns below are shared by all classes
 MODES = 3  # sub-topics of a class
 MODE_WORDS = 24
 WORDS = 32  # of a document, repeated ones included
-CLASS_SHARE = 0.4  # of a document's words that come from its class
+CLASS_SHARE = 0.15  # of a document's words that come from its class
 FIRST_CLASSES = 8
 ROWS_PER_ARRIVAL = 60
 ROWS_PER_REPLACED_WORD = 400  # one word of every mode
-ROWS_PER_EXCHANGE = 40_000
+ROWS_PER_EXCHANGE = 20_000
 EXCHANGED_SHARE = 0.25  # of the classes, at one exchange
 
 

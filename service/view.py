@@ -24,6 +24,7 @@ THROUGHPUT_SECONDS = 5.0  # rows/s shown is the mean over that long
 SPARKLINE_SECONDS = 1.0  # between two points
 SPARKLINE_POINTS = 60
 EVENTS_SHOWN = 6
+WARMING_UP = "warming up: the learner is compiled, the first time for up to a minute"
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -32,7 +33,7 @@ class Snapshot:
     """Everything the view shows at one moment."""
 
     seconds: float  # since the first step; 0 before it
-    warming_up: bool  # no step has finished yet
+    warming_up: float | None  # seconds so far while no step has finished, then None
     records: int
     rows: int
     rows_unknown: int
@@ -56,9 +57,10 @@ class Snapshot:
 class Progress:
     """Gathers steps and events; safe to read from another thread. `clock` gives seconds and never goes back."""
 
-    def __init__(self, window: int, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], window: int = 1000) -> None:
         self._lock = threading.Lock()
         self._clock = clock
+        self._created = clock()
         self._first_step: tuple[float, int] | None = None  # (when it ended, its rows)
         self._last: StepStats | None = None
         self._model: Mapping[str, float] = {}
@@ -114,7 +116,7 @@ class Progress:
             latency = None if last is None or not len(last.latency_seconds) else float(np.median(last.latency_seconds))
             return Snapshot(
                 seconds=seconds,
-                warming_up=last is None,
+                warming_up=now - self._created if last is None else None,
                 records=self._records,
                 rows=self._rows,
                 rows_unknown=self._unknown,
@@ -142,11 +144,11 @@ class Progress:
         return 0.0
 
 
-def draw(snapshot: Snapshot, title: str) -> RenderableType:
+def draw(snapshot: Snapshot, title: str, subtitle: str) -> RenderableType:
     """The live view, a panel about 12 lines high."""
-    if snapshot.warming_up:
-        body: RenderableType = Text("warming up: compiling the learner and joining the topics ...", style="yellow")
-        return Panel(body, title=title, border_style="cyan")
+    if snapshot.warming_up is not None:
+        body = Text(f"{WARMING_UP} ({snapshot.warming_up:.0f} s)", style="yellow")
+        return Panel(body, title=title, subtitle=subtitle, border_style="cyan")
     figures = Table.grid(padding=(0, 2), expand=True)
     for _ in range(3):
         figures.add_column(style="dim", no_wrap=True)
@@ -176,13 +178,13 @@ def draw(snapshot: Snapshot, title: str) -> RenderableType:
         (sparkline(snapshot.accuracy_history), "green"),
     )
     events = Text("\n".join(snapshot.events) or "no events yet", style="dim")
-    return Panel(Group(accuracy, Text(), figures, Text(), events), title=title, border_style="cyan")
+    return Panel(Group(accuracy, Text(), figures, Text(), events), title=title, subtitle=subtitle, border_style="cyan")
 
 
 def plain_line(snapshot: Snapshot) -> str:
     """One line for an output that is not a terminal."""
-    if snapshot.warming_up:
-        return "warming up: compiling the learner and joining the topics ..."
+    if snapshot.warming_up is not None:
+        return WARMING_UP
     return (
         f"{snapshot.seconds:6.1f} s  {snapshot.rows_per_second:,.0f} rows/s  accuracy {_percent(snapshot.accuracy)} "
         f"(last {snapshot.window:,} rows)  classes {snapshot.classes:,}  centroids {snapshot.centroids:,}  "
@@ -192,7 +194,7 @@ def plain_line(snapshot: Snapshot) -> str:
 
 def summary(snapshot: Snapshot) -> str:
     """What the whole run did, a figure a line."""
-    if snapshot.warming_up:
+    if snapshot.warming_up is not None:
         return "stopped before the first step was done"
     figures = {
         "rows": f"{snapshot.rows:,} in {snapshot.seconds:,.1f} s, {snapshot.mean_rows_per_second:,.0f} rows/s",

@@ -53,10 +53,11 @@ def step(*, rows: int = 100, errors: str = "", dead: int = 0, classes: int = 7) 
     )
 
 
-def test_before_the_first_step_the_view_says_that_it_warms_up(progress: Progress) -> None:
+def test_before_the_first_step_the_view_says_that_it_warms_up(progress: Progress, clock: Clock) -> None:
+    clock.now += 12
     snapshot = progress.snapshot()
-    assert snapshot.warming_up
-    assert "warming up" in rendered(snapshot)
+    assert snapshot.warming_up == 12
+    assert "(12 s)" in rendered(snapshot)
     assert "warming up" in plain_line(snapshot)
     assert "before the first step" in summary(snapshot)
 
@@ -174,5 +175,5 @@ def test_sparkline_does_not_blow_up_noise() -> None:
 def rendered(snapshot: Snapshot, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(draw(snapshot, "prototide demo"))
+        console.print(draw(snapshot, "prototide demo", "http://127.0.0.1:8000/metrics"))
     return capture.get()
