@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from prototide.service import checkpoints
+from prototide.service.checkpointing import CheckpointWriter
+from prototide.service.checkpoints import Checkpoint
+from prototide.service.settings import load
+from tests.support.stream import until
+
+
+@dataclass
+class Observer:
+    written: list[int] = field(default_factory=list)
+    failures: int = 0
+
+    def checkpoint_written(self, step: int, size_bytes: int, seconds: float, at: float) -> None:
+        assert size_bytes > 0
+        assert seconds >= 0
+        assert at > 1e9
+        self.written.append(step)
+
+    def checkpoint_failed(self) -> None:
+        self.failures += 1
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"train": {0: step}}, {"a": np.ones(3)}, {}, {}, {})
+
+
+def writer(folder: Path, observer: Observer, interval_s: float = 0.001, keep: int = 2) -> CheckpointWriter:
+    settings = load(None, [f"checkpoint.interval_s={interval_s}", f"checkpoint.keep={keep}"], {})
+    return CheckpointWriter(settings, folder, observer, None)
+
+
+def test_what_was_submitted_is_on_disk_and_the_oldest_go(tmp_path: Path) -> None:
+    observer = Observer()
+    subject = writer(tmp_path, observer)
+    for step in (1, 2, 3):
+        subject.submit(checkpoint(step))
+    subject.finish()
+    assert observer.written == [1, 2, 3]
+    assert [path.name.lstrip("0") for path in checkpoints.paths(tmp_path)] == ["3.safetensors", "2.safetensors"]
+    assert subject.saved == {"train": {0: 3}}
+
+
+def test_a_failure_is_counted_and_the_next_attempt_can_succeed(tmp_path: Path) -> None:
+    observer, folder = Observer(), tmp_path / "folder"
+    folder.write_text("a file where the folder should be")
+    subject = writer(folder, observer)
+    subject.submit(checkpoint(1))
+    until(lambda: observer.failures == 1 and subject.is_due())
+    assert subject.saved is None
+    folder.unlink()
+    subject.submit(checkpoint(1))
+    subject.finish()
+    assert (observer.written, observer.failures) == ([1], 1)
+
+
+def test_none_is_due_before_the_interval_is_over(tmp_path: Path) -> None:
+    subject = writer(tmp_path, Observer(), interval_s=1000)
+    assert not subject.is_due()
+    subject.finish()

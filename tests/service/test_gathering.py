@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from prototide.service import gathering
+from prototide.service.gathering import Gatherer
+from prototide.service.settings import Settings, load
+from prototide.service.wire import Batch, RejectedRecord
+from tests.support.stream import MemoryStream, batch
+
+
+def settings(*overrides: str) -> Settings:
+    return load(None, ["delivery=at_least_once", *overrides], {})
+
+
+def offsets(stream: MemoryStream, gatherer: Gatherer) -> list[tuple[int, int]]:
+    taken, _ = gatherer.gather()
+    return [(each.record.partition, each.record.offset) for each in taken]
+
+
+def test_no_record_is_no_step() -> None:
+    assert Gatherer(settings(), MemoryStream()).gather() == ([], 0.0)
+
+
+def test_a_step_closes_at_the_rows_and_what_overfills_it_comes_next() -> None:
+    stream = MemoryStream()
+    for _ in range(5):
+        stream.send(batch(["a", "b"]))
+    gatherer = Gatherer(settings("batch.max_rows=5"), stream)
+    assert [offsets(stream, gatherer) for _ in range(4)] == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)], []]
+
+
+def test_a_record_above_the_rows_is_a_step_of_its_own() -> None:
+    stream = MemoryStream()
+    for labels in (["a"], ["a"] * 9, ["a"]):
+        stream.send(batch(labels))
+    gatherer = Gatherer(settings("batch.max_rows=4"), stream)
+    assert [offsets(stream, gatherer) for _ in range(3)] == [[(0, 0)], [(0, 1)], [(0, 2)]]
+
+
+def test_a_step_is_ordered_by_partition_and_offset() -> None:
+    stream = MemoryStream()
+    for partition in (2, 0, 1, 0, 2):
+        stream.send(batch(["a"]), partition)
+    assert offsets(stream, Gatherer(settings(), stream)) == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)]
+
+
+def test_a_step_closes_at_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = MemoryStream()
+    for _ in range(4):
+        stream.send(batch(["a"]))
+    monkeypatch.setattr(gathering, "MAX_STEP_BYTES", 2 * len(batch(["a"])))
+    gatherer = Gatherer(settings(), stream)
+    assert [offsets(stream, gatherer) for _ in range(3)] == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], []]
+
+
+def test_a_step_closes_at_its_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = MemoryStream()
+    for _ in range(3):
+        stream.send(b"bad")  # no rows: only the count of records closes it
+    monkeypatch.setattr(gathering, "MAX_STEP_RECORDS", 2)
+    gatherer = Gatherer(settings(), stream)
+    assert [offsets(stream, gatherer) for _ in range(2)] == [[(0, 0), (0, 1)], [(0, 2)]]
+
+
+def test_what_is_there_is_taken_even_when_a_step_may_not_wait() -> None:
+    stream = MemoryStream()
+    for _ in range(3):
+        stream.send(batch(["a"]))
+    assert len(offsets(stream, Gatherer(settings("batch.max_wait_ms=0"), stream))) == 3
+
+
+def test_large_records_are_asked_for_few_at_a_time() -> None:
+    stream = MemoryStream()
+    for _ in range(3):
+        stream.send(batch(["a"] * 100))
+    Gatherer(settings("batch.max_rows=1000"), stream).gather()
+    assert stream.asked[0] == 9
+
+
+def test_a_bad_record_stays_among_the_good_ones() -> None:
+    stream = MemoryStream()
+    for value in (batch(["a"]), b"\xc1", None, batch(["b"])):
+        stream.send(value)
+    taken, seconds = Gatherer(settings(), stream).gather()
+    assert [type(each.decoded) for each in taken] == [Batch, RejectedRecord, RejectedRecord, Batch]
+    assert seconds > 0

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from prototide.core import FastKMeansClassifier
+from prototide.service import checkpoints
+from prototide.service.checkpoints import Checkpoint
+from prototide.service.errors import PersonMustAct
+from prototide.service.restoring import restore, start_positions
+from prototide.service.settings import Settings, load
+from prototide.service.topics import Topology
+
+TOPOLOGY = Topology((0, 1), {"train": 2, "predictions": 1, "dead-letters": 1}, {"train": "id-1"}, {})
+WATERMARKS = {0: (0, 100), 1: (50, 60)}
+
+
+class Rejections:
+    count = 0
+
+    def checkpoint_rejected(self) -> None:
+        self.count += 1
+
+
+def settings(*overrides: str) -> Settings:
+    return load(None, list(overrides), {})
+
+
+def checkpoint(**more: Any) -> Checkpoint:
+    model = FastKMeansClassifier(**settings().core.classifier_parameters())
+    model.fit_batch(sparse.eye(4, format="csr", dtype=np.float32), ["a", "b", 1, "1"])
+    arrays, metadata = model.state()
+    made = Checkpoint(3, {"train": {0: 10, 1: 55}}, arrays, metadata, settings().fingerprint(), {"train": "id-1"})
+    return replace(made, **more)
+
+
+def refused(made: Checkpoint, folder: Path, *overrides: str) -> str:
+    checkpoints.write(folder, made, "me")
+    with pytest.raises(PersonMustAct) as error:
+        restore(settings(*overrides), folder, TOPOLOGY, WATERMARKS, Rejections())
+    return str(error.value)
+
+
+def test_without_a_checkpoint_a_new_model_starts_where_the_settings_say(tmp_path: Path) -> None:
+    for start_from, expected in (("earliest", {0: 0, 1: 50}), ("latest", {0: 100, 1: 60})):
+        start = restore(settings(f"start_from={start_from}"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+        assert (start.step, start.positions, start.saved) == (0, expected, None)
+        assert isinstance(start.model, FastKMeansClassifier)
+
+
+def test_a_checkpoint_goes_on_at_its_offsets_whatever_start_from_says(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path, checkpoint(), "me")
+    start = restore(settings("start_from=latest"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+    assert (start.step, start.positions, start.saved) == (3, {0: 10, 1: 55}, {"train": {0: 10, 1: 55}})
+    assert start.model.classes_.tolist() == [1, "1", "a", "b"]
+
+
+def test_a_broken_checkpoint_is_counted_and_the_one_before_it_used(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path, checkpoint(), "me")
+    broken = checkpoints.write(tmp_path, checkpoint(step=4), "me")
+    broken.write_bytes(broken.read_bytes()[:-8])
+    rejections = Rejections()
+    assert restore(settings(), tmp_path, TOPOLOGY, WATERMARKS, rejections).step == 3
+    assert rejections.count == 1
+
+
+def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
+    said = refused(checkpoint(), tmp_path, "core.k_init=5")
+    assert "core.k_init is 5, the checkpoint's is 3" in said
+
+
+def test_settings_that_do_not_change_the_model_may_change(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path, checkpoint(), "me")
+    start = restore(settings("core.n_threads=1"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+    assert start.model.get_params()["n_threads"] == 1
+
+
+def test_another_topics_checkpoint_is_refused(tmp_path: Path) -> None:
+    assert "topics.train" in refused(checkpoint(positions={"other": {0: 1}}), tmp_path)
+
+
+def test_a_recreated_topic_is_refused(tmp_path: Path) -> None:
+    assert "re-created" in refused(checkpoint(topic_ids={"train": "id-0"}), tmp_path)
+
+
+def test_a_device_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PersonMustAct, match="device"):
+        restore(settings("core.device=cuda:99"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+
+
+def test_a_new_partition_starts_at_its_beginning() -> None:
+    assert start_positions("train", {0: (0, 9), 1: (0, 4)}, "latest", {0: 5}) == {0: 5, 1: 0}
+
+
+@pytest.mark.parametrize(
+    ("watermarks", "says"),
+    [
+        ({0: (6, 9), 1: (0, 9)}, "begins at offset 6, the model goes on at 5"),
+        ({0: (0, 4), 1: (0, 9)}, "ends at offset 4, the model goes on at 5"),
+        ({0: (0, 9)}, r"lost its partitions \[1\]"),
+        ({0: (0, 9), 1: (0, 9), 2: (3, 9)}, "train/2 begins at offset 3"),
+    ],
+)
+def test_records_that_are_gone_are_never_skipped_silently(watermarks: dict[int, tuple[int, int]], says: str) -> None:
+    with pytest.raises(PersonMustAct, match=says):
+        start_positions("train", watermarks, "earliest", {0: 5, 1: 5})

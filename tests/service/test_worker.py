@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prototide.service.errors import PersonMustAct, RestartMayHelp
+from prototide.service.settings import load
+from prototide.service.topics import Topology
+from prototide.service.wire import decode_predictions
+from prototide.service.worker import Worker
+from tests.support.stream import LastLabel, MemoryStream, batch
+
+TOPOLOGY = Topology(
+    train_partitions=(0, 1, 2),
+    partitions={"train": 3, "predictions": 2, "dead-letters": 1},
+    ids={"train": "an-id"},
+    max_message_bytes={"predictions": 2**24, "dead-letters": 2**20},
+)
+
+
+def worker(stream: MemoryStream, *overrides: str, model: Any = None, step: int = 0) -> Worker:
+    settings = load(None, ["delivery=at_least_once", *overrides], {})
+    return Worker(settings, TOPOLOGY, model or LastLabel(), stream, stream, {0: 0, 1: 0, 2: 0}, step)
+
+
+def labels_sent(stream: MemoryStream) -> list[list[Any]]:
+    return [decode_predictions(output.value).labels for output in stream.to("predictions")]
+
+
+def test_no_record_is_no_step() -> None:
+    assert worker(MemoryStream()).step() is None
+
+
+def test_rows_are_predicted_by_a_model_that_saw_earlier_steps_only() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a", "b"]))
+    stream.send(batch(["c"]))
+    subject = worker(stream)
+    subject.step()
+    stream.send(batch(["d"]))
+    subject.step()
+    assert labels_sent(stream) == [[None, None], [None], ["c"]]
+
+
+def test_a_prediction_tells_its_source_and_how_many_steps_the_model_had_seen() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a", None], ids=["x", "y"], ts=77), partition=1, key=b"k")
+    subject = worker(stream, step=41)
+    stats = subject.step()
+    (output,) = stream.to("predictions")
+    sent = decode_predictions(output.value)
+    assert (sent.source, sent.step, sent.truth, sent.ids, sent.ts) == (("train", 1, 0), 41, ["a", None], ["x", "y"], 77)
+    assert (output.key, output.partition) == (b"k", 1)
+    assert dict(output.headers)["prototide-source"] == "train/1/0"
+    assert stats is not None
+    assert stats.step == 42
+
+
+def test_without_an_event_time_the_record_time_is_it() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a"]), timestamp_ms=123)
+    worker(stream).step()
+    assert decode_predictions(stream.to("predictions")[0].value).ts == 123
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_top_k_is_cut_by_record(k: int) -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a"] * 2))
+    stream.send(batch(["a"]))
+    worker(stream, f"predictions.top_k={k}", model=LastLabel("z")).step()
+    sent = [decode_predictions(output.value) for output in stream.to("predictions")]
+    assert [each.top_k for each in sent] == [k or None] * 2
+    if k:
+        assert [each.top_labels for each in sent] == [(["z"] + [None] * (k - 1)) * n for n in (2, 1)]
+        assert [len(each.top_probs) for each in sent if each.top_probs is not None] == [2 * k, k]
+
+
+def test_widths_may_differ_inside_a_step() -> None:
+    stream = MemoryStream()
+    for columns in (3, 9, 5):
+        stream.send(batch(["a"], columns=columns))
+    model = LastLabel()
+    worker(stream, model=model).step()
+    assert model.calls == [(3, 9)]
+
+
+def test_a_bad_record_costs_only_itself() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a"]))
+    bad = stream.send(b"\xc1 not msgpack", key=b"k", headers=[("mine", b"1")])
+    stream.send(batch(["b"]))
+    subject = worker(stream)
+    stats = subject.step()
+    assert stats is not None
+    assert (stats.records, stats.rows, stats.dead_letters) == (3, 2, {"decode": 1})
+    (letter,) = stream.to("dead-letters")
+    headers = dict(letter.headers)
+    assert (letter.key, letter.value, headers["mine"]) == (b"k", bad.value, b"1")
+    assert (headers["dlq.reason"], headers["dlq.offset"]) == ("decode", "1")
+    assert subject.positions == {0: 3, 1: 0, 2: 0}
+
+
+def test_a_step_of_bad_records_only_moves_on() -> None:
+    stream = MemoryStream()
+    stream.send(None, partition=2)
+    model = LastLabel()
+    subject = worker(stream, model=model)
+    stats = subject.step()
+    assert stats is not None
+    assert (stats.rows, stats.dead_letters, model.calls) == (0, {"empty": 1}, [])
+    assert subject.positions[2] == 1
+
+
+def test_positions_stay_when_outputs_are_not_delivered() -> None:
+    stream = MemoryStream(brokers_away=True)
+    stream.send(batch(["a"]))
+    subject = worker(stream)
+    with pytest.raises(RestartMayHelp):
+        subject.step()
+    assert (subject.positions, subject.steps_done) == ({0: 0, 1: 0, 2: 0}, 0)
+
+
+def test_statistics_count_rows_by_what_became_of_them() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a", None, "b", "a"]))
+    stats = worker(stream, model=LastLabel("a")).step()
+    assert stats is not None
+    assert (stats.rows, stats.rows_learned, stats.rows_unknown) == (4, 3, 0)
+    np.testing.assert_array_equal(stats.errors, [False, True, False])
+    assert stats.class_shift == {"a": 0.25}
+    assert stats.lag == {("train", 0): 0, ("train", 1): 0, ("train", 2): 0}
+    assert len(stats.latency_seconds) == 1
+
+
+def test_unknown_counts_as_wrong() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a"]))
+    stats = worker(stream).step()
+    assert stats is not None
+    assert (stats.rows_unknown, stats.errors.tolist()) == (1, [True])
+
+
+def test_a_service_that_does_not_learn_predicts_and_keeps_its_step() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a", "b"]))
+    model = LastLabel("old")
+    subject = worker(stream, "learn=false", model=model, step=5)
+    stats = subject.step()
+    assert stats is not None
+    assert (model.last, stats.step, stats.rows_learned) == ("old", 5, 0)
+    assert labels_sent(stream) == [["old", "old"]]
+    assert stats.errors.tolist() == [True, True]
+    assert subject.positions[0] == 1
+
+
+def test_order_per_source_partition_is_kept() -> None:
+    stream = MemoryStream()
+    for partition in (2, 0, 2, 1, 2):
+        stream.send(batch(["a"]), partition)
+    worker(stream).step()
+    by_partition: dict[int, list[Sequence[Any]]] = {}
+    for output in stream.to("predictions"):
+        by_partition.setdefault(output.partition, []).append(decode_predictions(output.value).source[1:])
+    assert by_partition == {0: [(0, 0), (2, 0), (2, 1), (2, 2)], 1: [(1, 0)]}
+
+
+def test_records_that_the_model_cannot_digest_are_named() -> None:
+    class Broken(LastLabel):
+        def learn(self, *_: Any, **__: Any) -> Any:
+            raise ZeroDivisionError("by design")
+
+    stream = MemoryStream()
+    stream.send(batch(["a"]), partition=1)
+    with pytest.raises(PersonMustAct, match=r"train/1/0 to train/1/0.*by design"):
+        worker(stream, model=Broken()).step()
+
+
+def test_a_snapshot_belongs_to_its_step_whatever_follows() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a"]))
+    subject = worker(stream)
+    subject.step()
+    snapshot = subject.snapshot()
+    assert not subject.moved_since(snapshot.positions)
+    stream.send(batch(["b"]))
+    subject.step()
+    assert (snapshot.step, snapshot.positions["train"][0], snapshot.arrays["rows"].tolist()) == (1, 1, [1])
+    assert snapshot.topic_ids == {"train": "an-id"}
+    assert subject.moved_since(snapshot.positions)
