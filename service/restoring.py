@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from scipy import sparse
+
 from prototide.core import FastKMeansClassifier
 from prototide.service import checkpoints
 from prototide.service.checkpoints import Checkpoint, Positions
@@ -18,6 +21,9 @@ from prototide.service.topics import Topology
 log = logging.getLogger(__name__)
 
 _NEW_MODEL = "move the checkpoints away (or set another checkpoint.uri) to start a new model at `start_from`"
+
+
+WARM_UP_ROWS = 1100  # the learner tidies up every 1,024 rows: that is compiled, too
 
 
 class RejectionObserver(Protocol):
@@ -60,6 +66,17 @@ def restore(
     model = _model(settings, checkpoint)
     log.info("resumed from the checkpoint of step %d at %s", checkpoint.step, positions)
     return Start(model, checkpoint.step, positions, checkpoint.positions)
+
+
+def warm_up(settings: Settings) -> None:
+    """Compiles the learner, so that a service that says it is ready is: the first time takes half a minute."""
+    model = _model(settings, None)
+    model.set_params(update_rows=WARM_UP_ROWS // 4)
+    random = np.random.default_rng(0)
+    rows = sparse.random(WARM_UP_ROWS, 64, 0.1, "csr", np.float32, random)
+    labels = random.integers(8, size=WARM_UP_ROWS).tolist()
+    for known in (labels, labels, None):
+        model.learn(rows, known, top_k=settings.predictions.top_k)
 
 
 def _model(settings: Settings, checkpoint: Checkpoint | None) -> FastKMeansClassifier:

@@ -18,7 +18,7 @@ from prototide.service.errors import RestartMayHelp
 from prototide.service.health import DeadLetterStorm, Heartbeat, Readiness
 from prototide.service.http_server import HealthServer
 from prototide.service.metrics import Metrics, new_registry
-from prototide.service.restoring import restore
+from prototide.service.restoring import restore, warm_up
 from prototide.service.settings import Settings
 from prototide.service.steps import StepStats
 from prototide.service.stopping import Stopping
@@ -73,6 +73,7 @@ def serve(settings: Settings, stopping: Stopping, on_step: OnStep | None = None)
         stack.callback(sink.close)
         start = restore(settings, folder, topology, source.watermarks(topology.train_partitions), metrics)
         metrics.model_restored(start.step, start.model.nbytes)
+        warm_up(settings)
         source.assign(start.positions)
         worker = Worker(settings, topology, start.model, source, sink, start.positions, start.step)
         live(worker, source, CheckpointWriter(settings, folder, metrics, start.saved), observers, stopping)
