@@ -63,7 +63,7 @@ class InFlight:
 def sending(
     settings: Settings, seed: int, rows_per_second: float | None, in_flight: InFlight, stopping: Stopping
 ) -> Iterator[None]:
-    """Sends the stream from a thread while the context lasts; when the stream or the service ends, so does the other."""
+    """Sends the stream from a thread while the context lasts; when stream or service ends, so does the other."""
 
     def send() -> Sent:
         sender = new_sender(settings, settings.topics.train, stopping.is_requested)
@@ -90,10 +90,14 @@ def send_stream(
 
     With `in_flight`, no more than that is ahead of the service.
     """
+    due = time.monotonic()
     while not stopped() and (in_flight is None or in_flight.take(stopped)):
         sender.send(_next_record(stream, broken=(sender.sent.records + 1) % RECORDS_PER_BROKEN_ONE == 0))
         if rows_per_second is not None:
-            sender.wait_for(rows_per_second, stopped)
+            # Time lost waiting for room is not caught up: the service would only fall behind again.
+            due = max(due + ROWS_PER_RECORD / rows_per_second, time.monotonic() - SLICE_SECONDS)
+            while (left := due - time.monotonic()) > 0 and not stopped():
+                time.sleep(min(left, SLICE_SECONDS))
     return sender.finish()
 
 

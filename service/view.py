@@ -99,12 +99,12 @@ class Progress:
         """Counts an alarm of a drift detector and shows it among the events."""
         with self._lock:
             self._drift_alarms += 1
-            self._events.append(text)
+            self._add_event(text)
 
     def event(self, text: str) -> None:
         """Shows a line among the events."""
         with self._lock:
-            self._events.append(text)
+            self._add_event(text)
 
     def snapshot(self) -> Snapshot:
         """The present state."""
@@ -136,6 +136,10 @@ class Progress:
                 dead_letters=self._dead_letters,
                 events=tuple(self._events),
             )
+
+    def _add_event(self, text: str) -> None:
+        started, _ = self._first_step or (self._clock(), 0)
+        self._events.append(f"{self._clock() - started:6.0f} s  {text}")
 
     def _recent_throughput(self, now: float) -> float:
         for when, rows_then in self._recent_rows:

@@ -22,7 +22,7 @@ import yaml
 from tests.support.kafka import free_port
 from tests.test_deploy import ALERTS, PROMETHEUS, ROOT, dashboard_queries
 
-PATIENCE_SECONDS = 150  # compiling the learner included
+PATIENCE_SECONDS = 240  # compiling the learner included
 GRAFANA_VARIABLES = {
     "$instance": ".*",
     "$__rate_interval": "20s",

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from prototide.service import demo_stream
 from prototide.service.demo_stream import COLUMNS, DemoStream
 

@@ -117,14 +117,18 @@ def test_accuracy_history_has_one_point_a_second_and_is_bounded(progress: Progre
     assert history[-1] == pytest.approx(0.5)
 
 
-def test_drift_alarms_and_events_are_shown_newest_last(progress: Progress) -> None:
+def test_drift_alarms_and_events_are_shown_with_their_time_newest_last(progress: Progress, clock: Clock) -> None:
+    progress.event("before the first step")
     progress.observe(step())
-    progress.event("checkpoint written")
-    progress.drift_alarm("adwin: drift at row 4,711")
+    clock.now += 42
+    progress.drift_alarm("adwin: drift")
     snapshot = progress.snapshot()
     assert snapshot.drift_alarms == 1
-    assert snapshot.events == ("checkpoint written", "adwin: drift at row 4,711")
-    assert "adwin: drift at row 4,711" in rendered(snapshot)
+    assert [event.split(" s  ") for event in snapshot.events] == [
+        ["     0", "before the first step"],
+        ["    42", "adwin: drift"],
+    ]
+    assert "42 s  adwin: drift" in rendered(snapshot)
 
 
 def test_view_line_and_summary_name_every_figure(progress: Progress, clock: Clock) -> None:
