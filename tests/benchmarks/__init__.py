@@ -1,0 +1,1 @@
+"""Benchmarks of the learner on the real sets of ../shared/data: `python -m tests.benchmarks.<name> --help`."""
