@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.kafka import running_broker
+from tests.support.kafka import Broker, running_broker
 from tests.support.kafka_jars import KafkaUnavailableError
 
 _skipped_for = pytest.StashKey[str]()
@@ -21,16 +21,29 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[str]:
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:
         yield given
-        return
+    else:
+        with _broker(request.config) as broker:
+            yield broker.bootstrap_servers
+
+
+@pytest.fixture
+def own_kafka(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A real Kafka that the test may stop, kill and start; marked ``kafka``, too."""
+    with _broker(request.config) as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def _broker(config: pytest.Config) -> Iterator[Broker]:
     with contextlib.ExitStack() as stack:
         try:
             broker = stack.enter_context(running_broker())
         except KafkaUnavailableError as error:
             if os.environ.get("PROTOTIDE_REQUIRE_KAFKA") == "1":
                 pytest.fail(f"PROTOTIDE_REQUIRE_KAFKA=1, but there is no Kafka: {error}")
-            request.config.stash[_skipped_for] = str(error)
+            config.stash[_skipped_for] = str(error)
             pytest.skip(f"no Kafka: {error}")
-        yield broker.bootstrap_servers
+        yield broker
 
 
 @pytest.fixture
