@@ -34,8 +34,8 @@ class Ours:
     """`FastKMeansClassifier` with its defaults, except for what is given."""
 
     def __init__(self, data: DataSet, **parameters: Any) -> None:
-        distance = "euclidean" if data.euclidean else "cosine"
-        self.model = FastKMeansClassifier(**({"distance": distance, "n_threads": 1} | parameters))
+        parameters = {"distance": "euclidean" if data.euclidean else "cosine", "n_threads": 1} | parameters
+        self.model = FastKMeansClassifier(**parameters)
 
     def predict(self, X: sp.csr_matrix) -> NDArray[Any]:
         return self.model.predict(X)
@@ -74,7 +74,7 @@ class RunningCentroids:
         else:
             lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums, dtype=np.float64))
             score = np.asarray(X @ sums.T) / np.where(lengths > 0, lengths, 1.0)
-        return self.classes[seen[score.argmax(axis=1)]]
+        return np.asarray(self.classes[seen[score.argmax(axis=1)]])
 
     def learn(self, X: sp.csr_matrix, y: NDArray[Any]) -> None:
         number = np.searchsorted(self.classes, y)
@@ -99,7 +99,9 @@ class RunningIdf:
 
     def _weighted(self, X: sp.csr_matrix) -> sp.csr_matrix:
         idf = np.log((1 + self.rows) / (1 + self.document_frequency)) + 1
-        return normalize(sp.csr_matrix((X.data * idf[X.indices].astype(X.dtype), X.indices, X.indptr), X.shape))
+        weighted = sp.csr_matrix((X.data * idf[X.indices].astype(X.dtype), X.indices, X.indptr), X.shape)
+        normalize(weighted, copy=False)
+        return weighted
 
 
 class RunningStandardisation:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.benchmarks import report
-from tests.benchmarks.data import DataSet
+from tests.benchmarks.data import DataSet, load
 from tests.benchmarks.peers import ALL_PEERS, Learner, Ours, applies, make_peer, narrowed
 
 BATCH_ROWS = 256
@@ -41,17 +42,17 @@ def measured(learner: Learner, data: DataSet, advance: Callable[[], Any]) -> dic
     return {"accuracy": float(right.mean()), "last_quarter": float(quarter.mean()), "seconds": round(seconds, 2)}
 
 
-def compared(results: dict[str, dict[str, dict[str, float]]], what: str) -> list[report.Cell | Any]:
+def compared(results: dict[str, dict[str, dict[str, float]]], what: str) -> list[report.Record]:
     """One row for each set: ours, the best peer, the difference, all peers."""
-    rows = []
+    rows: list[report.Record] = []
     for name, result in results.items():
         cells = {learner: cell[what] for learner, cell in result.items()}
         others = {peer: value for peer, value in cells.items() if peer != "ours"}
         best = max(others, key=lambda peer: others[peer]) if others else None
-        row: dict[str, report.Cell] = {"set": name, "ours": cells.get("ours"), "best peer": best or "-"}
+        row: report.Record = {"set": name, "ours": cells.get("ours"), "best peer": best or "-"}
         if best is not None and "ours" in cells:
             row["difference"] = cells["ours"] - cells[best]
-        rows.append(row | others)
+        rows.append({**row, **others})
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return [{key: row.get(key) for key in columns} for row in rows]
 
@@ -65,7 +66,7 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     with report.progress() as bar:
         for name in chosen.sets:
-            data = report.loaded(name, chosen.data)
+            data = report.or_exit(load, name, chosen.data)
             learners = [] if chosen.without_ours else ["ours"]
             learners += [peer for peer in chosen.peers if applies(peer, data)]
             results[name] = {}
@@ -73,7 +74,7 @@ def main() -> None:
                 task = bar.add_task(f"{name} {learner}", total=-(-len(data.y) // BATCH_ROWS))
                 rows = data if learner == "ours" else narrowed(learner, data)
                 made = Ours(data) if learner == "ours" else make_peer(learner, rows)
-                results[name][learner] = measured(made, rows, lambda task=task: bar.advance(task))
+                results[name][learner] = measured(made, rows, partial(bar.advance, task))
                 bar.remove_task(task)
     report.show("prequential accuracy", compared(results, "accuracy"))
     report.show("prequential accuracy, last quarter", compared(results, "last_quarter"))

@@ -6,21 +6,24 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.benchmarks.data import DEFAULT_DATA, DEVELOPMENT, SHUFFLE_SEED, SOURCES, DataSet, load
+from tests.benchmarks.data import DEFAULT_DATA, DEVELOPMENT, SHUFFLE_SEED, SOURCES
 
 PACKAGES = ("prototide", "numpy", "scipy", "scikit-learn", "numba")
 WIDE = 200  # columns of a table that is not written to a terminal
 
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 Cell = float | int | str | None
+Record = dict[str, Cell]
 
 
 def names(choices: Iterable[str]) -> Any:
@@ -45,10 +48,10 @@ def parser(description: str | None, sets: Sequence[str] = tuple(DEVELOPMENT)) ->
     return options
 
 
-def loaded(name: str, folder: Path) -> DataSet:
-    """The set, or the end of the program with what is missing."""
+def or_exit(read: Callable[Args, Result], *args: Args.args, **more: Args.kwargs) -> Result:
+    """What `read` returns; a missing file ends the program with what is missing."""
     try:
-        return load(name, folder)
+        return read(*args, **more)
     except FileNotFoundError as error:
         sys.exit(str(error))
 
@@ -59,7 +62,7 @@ def progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def show(title: str, rows: Sequence[dict[str, Cell]], digits: int = 4) -> None:
+def show(title: str, rows: Sequence[Record], digits: int = 4) -> None:
     """Prints rows of equal keys as a table."""
     table = Table(title=title)
     for key in rows[0] if rows else ():
