@@ -171,10 +171,13 @@ def make_peer(name: str, data: DataSet) -> Learner:
     return RunningStandardisation(learner, columns) if data.euclidean else RunningIdf(learner, columns)
 
 
-def narrowed(name: str, data: DataSet) -> DataSet:
-    """`data` without the columns that no row uses, where this changes no prediction (naive Bayes smooths over all)."""
-    if name.removesuffix(WEIGHTED) in NAIVE_BAYES:
-        return data
+def narrowed(data: DataSet) -> DataSet:
+    """`data` without the columns that no row uses."""
     used, indices = np.unique(data.X.indices, return_inverse=True)
     X = sp.csr_matrix((data.X.data, indices, data.X.indptr), shape=(data.X.shape[0], len(used)))
     return DataSet(data.name, X, data.y, data.euclidean)
+
+
+def rows_for(name: str, data: DataSet) -> DataSet:
+    """`data` narrowed where this changes no prediction of the peer: naive Bayes smooths over all columns."""
+    return data if name.removesuffix(WEIGHTED) in NAIVE_BAYES else narrowed(data)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.benchmarks import report
 from tests.benchmarks.data import DataSet, load
-from tests.benchmarks.peers import ALL_PEERS, Learner, Ours, applies, make_peer, narrowed
+from tests.benchmarks.peers import ALL_PEERS, Learner, Ours, applies, make_peer, rows_for
 
 BATCH_ROWS = 256
 
@@ -72,7 +72,7 @@ def main() -> None:
             results[name] = {}
             for learner in learners:
                 task = bar.add_task(f"{name} {learner}", total=-(-len(data.y) // BATCH_ROWS))
-                rows = data if learner == "ours" else narrowed(learner, data)
+                rows = data if learner == "ours" else rows_for(learner, data)
                 made = Ours(data) if learner == "ours" else make_peer(learner, rows)
                 results[name][learner] = measured(made, rows, partial(bar.advance, task))
                 bar.remove_task(task)

@@ -26,15 +26,15 @@ Cell = float | int | str | None
 Record = dict[str, Cell]
 
 
-def names(choices: Iterable[str]) -> Any:
-    """For argparse: comma-separated names out of `choices`."""
+def names(choices: Iterable[str], separator: str = ",") -> Any:
+    """For argparse: names out of `choices`, joined by `separator`."""
     known = list(choices)
 
     def parse(text: str) -> list[str]:
-        unknown = [name for name in text.split(",") if name not in known]
+        unknown = [name for name in text.split(separator) if name not in known]
         if unknown:
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is unknown; there are {', '.join(known)}")
-        return text.split(",")
+        return text.split(separator)
 
     return parse
 
