@@ -47,6 +47,7 @@ class DataSet:
     X: sp.csr_matrix
     y: NDArray[Any]
     euclidean: bool = False
+    columns_left_out: int = 0  # of those that no row uses
 
     def batches(self, size: int) -> Iterator[tuple[sp.csr_matrix, NDArray[Any]]]:
         """The rows by `size`, in order."""

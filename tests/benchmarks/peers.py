@@ -7,6 +7,7 @@ is in their favour.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,30 +128,41 @@ class RunningStandardisation:
         return sp.csr_matrix((X.toarray() - mean) / np.where(deviation > 1e-12, deviation, 1.0))
 
 
-def _sgd(classes: NDArray[Any], columns: int, euclidean: bool) -> Learner:
-    return Peer(SGDClassifier(loss="log_loss", random_state=SEED), classes)
+def _sgd(data: DataSet) -> Learner:
+    return Peer(SGDClassifier(loss="log_loss", random_state=SEED), np.unique(data.y))
 
 
-def _passive_aggressive(classes: NDArray[Any], columns: int, euclidean: bool) -> Learner:
+def _passive_aggressive(data: DataSet) -> Learner:
     """PA-I with C = 1, as scikit-learn's deprecated PassiveAggressiveClassifier."""
     estimator = SGDClassifier(loss="hinge", penalty=None, learning_rate="pa1", eta0=1.0, random_state=SEED)
-    return Peer(estimator, classes)
+    return Peer(estimator, np.unique(data.y))
 
 
-def _complement_nb(classes: NDArray[Any], columns: int, euclidean: bool) -> Learner:
-    return Peer(ComplementNB(), classes)
+def _complement_nb(data: DataSet) -> Learner:
+    return Peer(ComplementNB(alpha=_smoothing(data)), np.unique(data.y))
 
 
-def _multinomial_nb(classes: NDArray[Any], columns: int, euclidean: bool) -> Learner:
-    return Peer(MultinomialNB(), classes)
+def _multinomial_nb(data: DataSet) -> Learner:
+    return Peer(MultinomialNB(alpha=_smoothing(data)), np.unique(data.y))
 
 
-PEERS: dict[str, Callable[[NDArray[Any], int, bool], Learner]] = {
+def _smoothing(data: DataSet) -> NDArray[np.float64]:
+    """1 for each column; the last one stands for those that `narrowed` left out."""
+    alpha = np.ones(data.X.shape[1])
+    alpha[-1] += data.columns_left_out
+    return alpha
+
+
+def _centroids(data: DataSet) -> Learner:
+    return RunningCentroids(np.unique(data.y), data.X.shape[1], data.euclidean)
+
+
+PEERS: dict[str, Callable[[DataSet], Learner]] = {
     "sgd": _sgd,
     "pa": _passive_aggressive,
     "cnb": _complement_nb,
     "mnb": _multinomial_nb,
-    "centroid": RunningCentroids,
+    "centroid": _centroids,
 }
 NAIVE_BAYES = {"cnb", "mnb"}
 WEIGHTED = "+"  # ending of a peer's name: with running idf (dense sets: standardised)
@@ -164,20 +176,18 @@ def applies(name: str, data: DataSet) -> bool:
 
 def make_peer(name: str, data: DataSet) -> Learner:
     """The peer `name` of `ALL_PEERS` for the classes and columns of `data`."""
-    columns = data.X.shape[1]
-    learner = PEERS[name.removesuffix(WEIGHTED)](np.unique(data.y), columns, data.euclidean)
+    learner = PEERS[name.removesuffix(WEIGHTED)](data)
     if not name.endswith(WEIGHTED):
         return learner
+    columns = data.X.shape[1]
     return RunningStandardisation(learner, columns) if data.euclidean else RunningIdf(learner, columns)
 
 
 def narrowed(data: DataSet) -> DataSet:
-    """`data` without the columns that no row uses."""
+    """`data` without the columns that no row uses, one excepted (the last): the same for every peer, but smaller."""
     used, indices = np.unique(data.X.indices, return_inverse=True)
-    X = sp.csr_matrix((data.X.data, indices, data.X.indptr), shape=(data.X.shape[0], len(used)))
-    return DataSet(data.name, X, data.y, data.euclidean)
-
-
-def rows_for(name: str, data: DataSet) -> DataSet:
-    """`data` narrowed where this changes no prediction of the peer: naive Bayes smooths over all columns."""
-    return data if name.removesuffix(WEIGHTED) in NAIVE_BAYES else narrowed(data)
+    left_out = data.X.shape[1] - len(used) - 1
+    if left_out <= 0:
+        return data
+    X = sp.csr_matrix((data.X.data, indices, data.X.indptr), shape=(data.X.shape[0], len(used) + 1))
+    return replace(data, X=X, columns_left_out=left_out)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.benchmarks import report
 from tests.benchmarks.data import DataSet, load
-from tests.benchmarks.peers import ALL_PEERS, Learner, Ours, applies, make_peer, rows_for
+from tests.benchmarks.peers import ALL_PEERS, Learner, Ours, applies, make_peer, narrowed
 
 BATCH_ROWS = 256
 
@@ -69,10 +69,11 @@ def main() -> None:
             data = report.or_exit(load, name, chosen.data)
             learners = [] if chosen.without_ours else ["ours"]
             learners += [peer for peer in chosen.peers if applies(peer, data)]
+            narrow = narrowed(data)
             results[name] = {}
             for learner in learners:
                 task = bar.add_task(f"{name} {learner}", total=-(-len(data.y) // BATCH_ROWS))
-                rows = data if learner == "ours" else rows_for(learner, data)
+                rows = data if learner == "ours" else narrow
                 made = Ours(data) if learner == "ours" else make_peer(learner, rows)
                 results[name][learner] = measured(made, rows, partial(bar.advance, task))
                 bar.remove_task(task)
