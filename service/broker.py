@@ -7,6 +7,7 @@ that it commits are for lag tools only. One thread uses them.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
@@ -24,6 +25,7 @@ COMMIT_INTERVAL_SECONDS = 1.0
 LOOK_INTERVAL_SECONDS = 10.0  # for new partitions
 LOOK_INTERVAL_DOWN_SECONDS = 1.0  # for brokers that come back
 LOOK_TIMEOUT_SECONDS = 1.0
+CLOSE_TIMEOUT_SECONDS = 2.0
 SLICE_SECONDS = 0.2  # longest wait inside the client: signals are handled between slices
 
 
@@ -117,8 +119,10 @@ class Source:
         return new
 
     def close(self) -> None:
-        """Leaves; the destructor would not."""
-        self._consumer.close()
+        """Leaves; the destructor would not. With brokers away the client would wait a minute for a last commit."""
+        closing = threading.Thread(target=self._consumer.close, name="close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_SECONDS)
 
     def _at(self, partition: int, offset: int = 0) -> TopicPartition:
         return TopicPartition(self.topic, partition, offset)

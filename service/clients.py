@@ -7,6 +7,8 @@ out; those that a person must mend end the service with exit code 78; any other 
 from __future__ import annotations
 
 import logging
+import math
+import time
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -17,6 +19,9 @@ from prototide.service.settings import Settings
 
 log = logging.getLogger(__name__)
 client_log = logging.getLogger("prototide.librdkafka")
+client_log.addFilter(lambda record: not record.getMessage().startswith(("FAIL", "ERROR")))  # `ClientErrors` tells them
+
+REPEAT_INTERVAL_SECONDS = 10.0  # a broker that is away fails several times a second
 
 _GRANT = "give the service's user the right, or correct kafka.common.sasl.*"
 _CREATE = "`prototide topics create` makes missing topics"
@@ -54,6 +59,7 @@ class ClientErrors:
     def __init__(self) -> None:
         self.brokers_up = True
         self._ending: ServiceError | None = None
+        self._told: dict[int, float] = {}  # error code -> when it was logged last
 
     def __call__(self, error: KafkaError) -> None:
         """Takes an error of a client: librdkafka's ``error_cb``, or an error among consumed messages."""
@@ -62,7 +68,10 @@ class ClientErrors:
             return
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.brokers_up = False
-        log.warning("Kafka: %s (%s); the client goes on trying", error.str(), error.name())
+        now = time.monotonic()
+        if now - self._told.get(error.code(), -math.inf) >= REPEAT_INTERVAL_SECONDS:
+            self._told[error.code()] = now
+            log.warning("Kafka: %s (%s); the client goes on trying", error.str(), error.name())
 
     def delivery_failed(self, error: KafkaError, topic: str) -> None:
         """Takes the error of a delivery report: the step cannot be delivered any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def test_a_service_whose_broker_is_away_can_be_stopped(
         service.create_topics().start_ready()
         own_kafka.kill()
         until(lambda: service.status("readyz") == 503, 60)
-        assert service.terminate() == 0
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(15) == 0
 
 
 def test_topics_outlive_a_restart_of_the_broker(

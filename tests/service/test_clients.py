@@ -46,6 +46,14 @@ def test_brokers_that_are_away_are_waited_for() -> None:
     assert not errors.brokers_up
 
 
+def test_an_error_that_repeats_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    errors = ClientErrors()
+    for _ in range(100):
+        errors(KafkaError(KafkaError._TRANSPORT, "down"))
+    errors(KafkaError(KafkaError._RESOLVE, "no such host"))
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["down", "no"]
+
+
 def test_the_first_error_that_ends_the_service_is_raised_in_the_loop() -> None:
     errors = ClientErrors()
     errors(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
