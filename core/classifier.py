@@ -152,7 +152,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """scikit-learn's name for `fit_batch`; ``classes`` may announce labels (not needed), the width is fixed."""
         rows = canonical_rows(X)
-        if hasattr(self, "_fitted"):
+        if self.__sklearn_is_fitted__():
             self._check_width(rows)
         if classes is not None:
             announced = set(checked_labels(classes, len(classes)))
@@ -184,7 +184,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """(n,) the best class of each row; a row without non-zeros gets that of the heaviest prototype."""
         with self._known() as model:
             rows = self._check_width(canonical_rows(X))
-            return as_array([label for part in self._parts(rows) for label in model.winners(part)])
+            return np.array([label for part in self._parts(rows) for label in model.winners(part)], self.classes_.dtype)
 
     def predict_top(self, X: Any, k: int) -> tuple[list[list[Label | None]], NDArray[np.float32]]:
         """The k best classes of each row of any width, best first: n lists of k labels, and (n, k) probabilities."""
@@ -239,9 +239,16 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """The whole model as named arrays and JSON-able metadata: copies, and all that `from_state` needs."""
         check_parameters(self._parameters())
         with self._model() as model:
-            parameters = self._parameters()
+            parameters = {
+                name: value.item() if isinstance(value, np.generic) else value
+                for name, value in self._parameters().items()
+            }
             if isinstance(self.k_list, Mapping):
-                parameters["k_list"] = {"labels": [[label, int(k)] for label, k in self.k_list.items()]}
+                parameters["k_list"] = {
+                    "labels": [
+                        [label if isinstance(label, str) else int(label), int(k)] for label, k in self.k_list.items()
+                    ]
+                }
             return model.arrays(), {
                 "format": STATE_FORMAT,
                 "parameters": parameters,

@@ -57,6 +57,8 @@ class Labels:
 def as_array(labels: Sequence[Label]) -> NDArray[Any]:
     """Labels as an array of their own type: int64, str, or object when mixed."""
     kinds = {isinstance(label, str) for label in labels}
+    if any(isinstance(label, str) and label.endswith("\0") for label in labels):  # NumPy's strings would lose it
+        return np.array(labels, object)
     if kinds == {False}:
         return np.array(labels, np.int64)
     return np.array(labels) if kinds == {True} else np.array(labels, object)

@@ -77,12 +77,13 @@ class Model:
         lifted = self.prepare(rows, np.where(learnable, weight, 0.0))
         depth = max(top_k, PROBABILITY_DEPTH) if top_k else 1
         step = self.engine.learn(lifted, own_class, weight, depth)
-        for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
-            self.calibration.learn(scores, truth)
         if learnable.any():
             self.moved = step.movement
         stats = self._stats(int(learnable.sum()), new_classes, before, step.movement)
-        return self._learned(step.ranking, step.prototypes, points, top_k, stats)
+        learned = self._learned(step.ranking, step.prototypes, points, top_k, stats)
+        for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
+            self.calibration.learn(scores, truth)  # after: a row's own label says nothing about its probabilities
+        return learned
 
     def is_point(self, rows: CsrRows) -> NDArray[np.bool_]:
         """(n,) which rows can be predicted and learned: those with non-zeros; all, where zero is a point too."""

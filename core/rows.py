@@ -75,7 +75,7 @@ def of_matrix(X: Any) -> CsrRows:
         raise _not_finite(X[row, column], row, column)
     given = X
     X = sp.csr_matrix(X)
-    if X is given:
+    if isinstance(given, sp.csr_matrix | sp.csr_array):  # shares its arrays
         X = X.copy() if not X.has_canonical_format else sp.csr_matrix((X.data, X.indices, X.indptr), shape=X.shape)
     if X.indices.size and (X.indices.min() < 0 or X.indices.max() >= X.shape[1]):
         bad = X.indices[(X.indices < 0) | (X.indices >= X.shape[1])][0]
@@ -113,6 +113,8 @@ def _dense(X: ArrayLike) -> NDArray[Any]:
     array = np.asarray(X)
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: X has dtype {array.dtype}")
+    if array.dtype == np.float16:  # SciPy knows no such sparse matrix
+        return array.astype(np.float32)
     if array.dtype.kind in "OUS":
         try:
             return array.astype(np.float64)
