@@ -19,13 +19,15 @@ RUN /opt/prototide/bin/pip wheel --no-deps --wheel-dir /wheels . \
     && /opt/prototide/bin/pip uninstall --yes pip
 
 FROM ${BASE_IMAGE}
-RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/prototide --create-home prototide
+RUN groupadd --gid 10001 prototide \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/prototide --no-create-home prototide \
+    && install --directory --owner prototide --group prototide /var/lib/prototide
 COPY --from=build /opt/prototide /opt/prototide
 ENV PATH=/opt/prototide/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/var/lib/prototide/numba \
     PROTOTIDE_CHECKPOINT__URI=/var/lib/prototide/checkpoints
-USER 10001
+USER 10001:10001
 WORKDIR /var/lib/prototide
 VOLUME /var/lib/prototide
 EXPOSE 8000

@@ -225,7 +225,7 @@ def test_the_grace_period_of_the_container_is_longer_than_the_services() -> None
 
 def test_the_image_runs_as_nobody_special() -> None:
     last_stage = DOCKERFILE.rpartition("\nFROM ")[2]
-    user = re.search(r"^USER (\d+)$", last_stage, re.MULTILINE)
+    user = re.search(r"^USER (\d+):\d+$", last_stage, re.MULTILINE)
     assert user is not None
     assert int(user[1]) > 0
     assert "HEALTHCHECK" in last_stage
