@@ -1,0 +1,21 @@
+"""The contract is run for every engine through ``make_classifier``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from prototide.core import FastKMeansClassifier
+
+MakeClassifier = Callable[..., FastKMeansClassifier]
+# One thread: results do not depend on it (test_threads.py), and tiny groups of rows are not worth a second.
+ENGINES: dict[str, MakeClassifier] = {"plain": functools.partial(FastKMeansClassifier, n_threads=1)}
+DISTANCES = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+
+
+@pytest.fixture(params=list(ENGINES))
+def make_classifier(request: pytest.FixtureRequest) -> MakeClassifier:
+    """Builds a classifier from the constructor's parameters, on each engine in turn."""
+    return ENGINES[request.param]
