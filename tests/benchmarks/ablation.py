@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "float64": {"dtype": "float64"},
 }
-SETS = ("trec6", "banking77", "clinc150", "stackoverflow20", "reuters_r52", "exploitdb", "spam_katakis", "elec2")
+SETS = ("trec6", "banking77", "clinc150", "stackoverflow20", "reuters_r52", "exploitdb")
 
 
 def main() -> None:

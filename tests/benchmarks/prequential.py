@@ -53,8 +53,7 @@ def compared(results: dict[str, dict[str, dict[str, float]]], what: str) -> list
         if best is not None and "ours" in cells:
             row["difference"] = cells["ours"] - cells[best]
         rows.append({**row, **others})
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    return [{key: row.get(key) for key in columns} for row in rows]
+    return report.filled(rows)
 
 
 def main() -> None:
@@ -79,7 +78,11 @@ def main() -> None:
                 bar.remove_task(task)
     report.show("prequential accuracy", compared(results, "accuracy"))
     report.show("prequential accuracy, last quarter", compared(results, "last_quarter"))
-    report.show("seconds", compared(results, "seconds"), digits=1)
+    seconds = [
+        {"set": name, **{learner: cell["seconds"] for learner, cell in result.items()}}
+        for name, result in results.items()
+    ]
+    report.show("seconds", report.filled(seconds), digits=1)
     report.write(chosen.json, "prequential", chosen, results)
 
 

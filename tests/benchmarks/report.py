@@ -6,7 +6,7 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -72,6 +72,12 @@ def show(title: str, rows: Sequence[Record], digits: int = 4) -> None:
         table.add_row(*(_text(value, digits) for value in row.values()))
     console = Console()
     Console(width=None if console.is_terminal else WIDE).print(table)
+
+
+def filled(rows: Sequence[Mapping[str, Cell]]) -> list[Record]:
+    """The rows with all keys that any of them has; None where it has not."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return [{key: row.get(key) for key in keys} for row in rows]
 
 
 def _text(value: Cell, digits: int) -> str:
