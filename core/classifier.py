@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from prototide.core import fitting
 from prototide.core.labels import Label, as_array, checked_labels, checked_weights
@@ -75,6 +75,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Known labels, ints ascending, then strings.
     n_features_in_ : int
         Columns seen so far.
+    feature_names_in_ : array of str
+        Column names, when `fit` or the first `partial_fit` was given a table that has them.
 
     """
 
@@ -151,15 +153,16 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """scikit-learn's name for `fit_batch`; ``classes`` may announce labels (not needed), the width is fixed."""
-        rows = canonical_rows(X)
-        if self.__sklearn_is_fitted__():
-            self._check_width(rows)
+        begun = self.__sklearn_is_fitted__()
+        rows = self._known_rows(X) if begun else canonical_rows(X)
         if classes is not None:
             announced = set(checked_labels(classes, len(classes)))
             unknown = [label for label in checked_labels(y, rows.count) if label is not None and label not in announced]
             if unknown:
                 raise ValueError(f"y contains the label {unknown[0]!r}, which is not in classes={list(classes)!r}")
-        self.fit_batch(X, y, sample_weight)
+        self.learn(X, y, sample_weight)
+        if not begun:
+            _check_feature_names(self, X, reset=True)
         return self
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, verbose: bool | None = None) -> Self:
@@ -169,6 +172,10 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """
         check_parameters(self._parameters())
         rows = canonical_rows(X)
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
+        if rows.width == 0:
+            raise ValueError(f"X has 0 feature(s) (shape=({rows.count}, 0)) while a minimum of 1 is required.")
         labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
         if not any(label is not None for label in labels):
             raise ValueError(f"fit needs at least one labelled row, got X of shape ({rows.count}, {rows.width})")
@@ -176,6 +183,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         with self._threads():
             fitting.fit(fresh, rows, labels, weight, verbose)
         self._fitted = fresh
+        _check_feature_names(self, X, reset=True)
         return self
 
     # --- predicting ---
@@ -183,7 +191,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def predict(self, X: Any) -> NDArray[Any]:
         """(n,) the best class of each row; a row without non-zeros gets that of the heaviest prototype."""
         with self._known() as model:
-            rows = self._check_width(canonical_rows(X))
+            rows = self._known_rows(X)
             return np.array([label for part in self._parts(rows) for label in model.winners(part)], self.classes_.dtype)
 
     def predict_top(self, X: Any, k: int) -> tuple[list[list[Label | None]], NDArray[np.float32]]:
@@ -198,14 +206,15 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """(n, classes) calibrated probabilities in the order of ``classes_``; the largest is what `predict` answers."""
         with self._known() as model:
-            rows = self._check_width(canonical_rows(X))
+            rows = self._known_rows(X)
             return np.concatenate([model.probabilities(part) for part in self._parts(rows)])
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """(n, classes) scores in the order of ``classes_``."""
+        """(n, classes) scores in the order of ``classes_``; of two classes: (n,) the second's lead over the first."""
         with self._known() as model:
-            rows = self._check_width(canonical_rows(X))
-            return np.concatenate([model.class_scores(part) for part in self._parts(rows)])
+            rows = self._known_rows(X)
+            scores = np.concatenate([model.class_scores(part) for part in self._parts(rows)])
+        return np.asarray(scores[:, 1] - scores[:, 0]) if scores.shape[1] == 2 else scores
 
     def to(self, device: Any) -> Self:
         """Moves the model to a device; this version computes on the CPU."""
@@ -324,8 +333,10 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         finally:
             numba.set_num_threads(before)
 
-    def _check_width(self, rows: CsrRows) -> CsrRows:
-        expected = self._fitted.width
+    def _known_rows(self, X: Any) -> CsrRows:
+        """Rows of the width, and with the column names, that scikit-learn's methods ask for."""
+        _check_feature_names(self, X, reset=False)
+        rows, expected = canonical_rows(X), self._fitted.width
         if rows.width != expected:
             raise ValueError(
                 f"X has {rows.width} features, but {type(self).__name__} is expecting {expected} features as input"

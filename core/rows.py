@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 LARGEST, SMALLEST = 1e18, 1e-18  # beyond these a square of a float32 loses its precision
 MOST_COLUMNS = 2**31 - 1
+MOST_NONZEROS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def canonical_rows(X: Any) -> CsrRows:
         X = _dense(X)
     if X.ndim != 2:
         raise ValueError(
-            f"X must have two dimensions (rows, features), got {X.ndim}: reshape a single row with X.reshape(1, -1)"
+            f"X must have two dimensions (rows, features), got {X.ndim}. Reshape your data: a single row is X.reshape(1, -1)"
         )
     if X.dtype.kind not in "biuf":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}")
@@ -75,6 +76,10 @@ def of_matrix(X: Any) -> CsrRows:
         raise _not_finite(X[row, column], row, column)
     given = X
     X = sp.csr_matrix(X)
+    if X.nnz > MOST_NONZEROS:
+        raise ValueError(
+            f"X has {X.nnz:,} non-zeros; at most {MOST_NONZEROS:,} are possible: pass fewer rows at a time"
+        )
     if isinstance(given, sp.csr_matrix | sp.csr_array):  # shares its arrays
         X = X.copy() if not X.has_canonical_format else sp.csr_matrix((X.data, X.indices, X.indptr), shape=X.shape)
     if X.indices.size and (X.indices.min() < 0 or X.indices.max() >= X.shape[1]):
