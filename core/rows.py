@@ -60,7 +60,8 @@ def canonical_rows(X: Any) -> CsrRows:
         X = _dense(X)
     if X.ndim != 2:
         raise ValueError(
-            f"X must have two dimensions (rows, features), got {X.ndim}. Reshape your data: a single row is X.reshape(1, -1)"
+            f"X must have two dimensions (rows, features), got {X.ndim}. "
+            "Reshape your data: a single row is X.reshape(1, -1)"
         )
     if X.dtype.kind not in "biuf":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}")
