@@ -16,7 +16,9 @@ from prototide.service import checkpoints
 from prototide.service.checkpoints import Checkpoint, Positions
 from prototide.service.errors import PersonMustAct
 from prototide.service.settings import Settings
+from prototide.service.stacking import stack
 from prototide.service.topics import Topology
+from prototide.service.wire import decode_batch, encode_batch
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +71,17 @@ def restore(
 
 
 def warm_up(settings: Settings) -> None:
-    """Compiles the learner, so that a service that says it is ready is: the first time takes half a minute."""
+    """Compiles the learner, so that a service that says it is ready is: the first time takes a minute."""
     model = _model(settings, None)
-    model.set_params(update_rows=WARM_UP_ROWS // 4)
+    # Each part is compiled when it happens first. Fast forgetting makes masses be rescaled, `fit` gives classes several
+    # prototypes, which are compared now and then.
+    model.set_params(update_rows=WARM_UP_ROWS // 4, half_life=WARM_UP_ROWS // 10, max_iters=1)
     random = np.random.default_rng(0)
-    rows = sparse.random(WARM_UP_ROWS, 64, 0.1, "csr", np.float32, random)
-    labels = random.integers(8, size=WARM_UP_ROWS).tolist()
-    for known in (labels, labels, None):
-        model.learn(rows, known, top_k=settings.predictions.top_k)
+    X = sparse.random(WARM_UP_ROWS, 64, 0.1, "csr", np.float32, random)
+    rows = stack([decode_batch(encode_batch(X, random.integers(8, size=WARM_UP_ROWS)))])
+    model.fit(rows.X, rows.labels, verbose=False)
+    for labels in (rows.labels, rows.labels, None):
+        model.learn(rows.X, labels, top_k=settings.predictions.top_k)
 
 
 def _model(settings: Settings, checkpoint: Checkpoint | None) -> FastKMeansClassifier:

@@ -62,8 +62,7 @@ def unknown(predicted: Sequence[Label | None]) -> int:
 
 
 def _stacked(matrices: Sequence[sparse.csr_matrix]) -> sparse.csr_matrix:
-    if len(matrices) == 1:
-        return matrices[0]
+    """Copies a single one, too: a payload's arrays are read-only, for which the learner would be compiled again."""
     ends = np.cumsum([matrix.nnz for matrix in matrices])
     starts = np.concatenate([[0], ends[:-1]])
     indptr = np.concatenate([[0], *(matrix.indptr[1:] + start for matrix, start in zip(matrices, starts, strict=True))])
