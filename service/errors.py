@@ -24,13 +24,13 @@ class ServiceError(Exception):
         self.advice = advice
 
 
-class RestartMayHelp(ServiceError):
+class RestartMayHelp(ServiceError):  # noqa: N818 - named by what the caller must do
     """A restart may help: nothing is wrong that a person has to change."""
 
     exit_code = 75
 
 
-class PersonMustAct(ServiceError):
+class PersonMustAct(ServiceError):  # noqa: N818
     """A restart would fail the same way: a person must change something first."""
 
     exit_code = 78

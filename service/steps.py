@@ -20,7 +20,7 @@ class StepStats:
     rows_learned: int  # labelled, non-empty, weight above 0
     rows_unknown: int  # answered None
     errors: NDArray[np.bool_]  # one per row with a truth, in the order learned: True where the prediction was wrong
-    model: Mapping[str, float]  # the classifier's statistics of this step: shift, shift_max, active_centroids, classes, ...
+    model: Mapping[str, float]  # the classifier's statistics: shift, active_centroids, classes, ...
     class_shift: Mapping[str, float]  # label -> shift, the classes that moved most
     model_bytes: int
     decode_seconds: float
