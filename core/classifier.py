@@ -53,7 +53,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     truncation_threshold : float, default 1e-4
         Entries below this fraction of a prototype's largest are dropped now and then (not while its mass is < 100).
     min_weight : float, default 1e-3
-        Prototypes whose mass has decayed below are dropped, never the last of a class.
+        Prototypes whose mass has decayed below are dropped, never the last of a class (but see ``forget_classes``).
     batch_size : int, default 10240
         Rows scored at once by the predict methods.
     n_threads : int, default -1
@@ -68,6 +68,12 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Inverse document frequencies learned from the stream (cosine only).
     update_rows : int or "auto"
         Rows that are scored together before they are learned; "auto" grows with the model.
+    novelty : float or "auto", optional
+        Rows whose score is unusually low for the prototype that wins them are answered unknown by `learn` and flagged
+        by ``predict(X, return_unknown=True)``: so low as this share of the rows of known classes ("auto": 0.01).
+    forget_classes : bool, default False
+        Whether a class is forgotten when its last prototype's mass has decayed below ``min_weight``; seen again, it is
+        a new class.
 
     Attributes
     ----------
@@ -104,6 +110,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         half_life: float | None = None,
         idf: bool = True,
         update_rows: int | str = "auto",
+        novelty: float | str | None = None,
+        forget_classes: bool = False,
     ) -> None:
         self.k_init = k_init
         self.k_list = k_list
@@ -127,6 +135,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.half_life = half_life
         self.idf = idf
         self.update_rows = update_rows
+        self.novelty = novelty
+        self.forget_classes = forget_classes
 
     # --- learning ---
 
@@ -188,11 +198,27 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     # --- predicting ---
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """(n,) the best class of each row; a row without non-zeros gets that of the heaviest prototype."""
+    def predict(self, X: Any, return_unknown: bool = False) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(n,) the best class of each row; a row without non-zeros gets that of the heaviest prototype.
+
+        ``return_unknown``: also (n,) which rows `learn` would answer unknown: those without non-zeros and, with
+        ``novelty``, those that are unlike the rows of their class.
+        """
         with self._known() as model:
-            rows = self._known_rows(X)
-            return np.array([label for part in self._parts(rows) for label in model.winners(part)], self.classes_.dtype)
+            rows, dtype = self._known_rows(X), self.classes_.dtype
+            predicted = [model.winners(part) for part in self._parts(rows)]
+            unknown = [model.unknown(part) for part in self._parts(rows)] if return_unknown else []
+        labels = np.array([label for part in predicted for label in part], dtype)
+        return (labels, np.concatenate(unknown)) if return_unknown else labels
+
+    def novelty_scores(self, X: Any) -> NDArray[np.float64]:
+        """(n,) how far the winning score of each row lies below what is usual for its prototype, in spreads.
+
+        The higher, the likelier the row belongs to no known class. Rows of any width; 0 for rows without non-zeros.
+        """
+        rows = canonical_rows(X)
+        with self._known() as model:
+            return np.concatenate([model.novelty_scores(part) for part in self._parts(rows)])
 
     def predict_top(self, X: Any, k: int) -> tuple[list[list[Label | None]], NDArray[np.float32]]:
         """The k best classes of each row of any width, best first: n lists of k labels, and (n, k) probabilities."""
@@ -228,7 +254,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def classes_(self) -> NDArray[Any]:
         """Known labels, ints ascending, then strings."""
         model = self._need()
-        return as_array([model.labels.names[number] for number in model.labels.sorted_numbers()])
+        return as_array(model.labels.sorted_names())
 
     @property
     def n_features_in_(self) -> int:
@@ -275,7 +301,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if isinstance(parameters["k_list"], Mapping):
             parameters["k_list"] = dict(parameters["k_list"]["labels"])
         classifier = cls(**parameters)
-        classifier._fitted = Model.restored(parameters, arrays, metadata)
+        classifier._fitted = Model.restored(classifier._parameters(), arrays, metadata)
         return classifier
 
     # --- inside ---

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
-from prototide.core.labels import Label, Labels, as_array
+from prototide.core.labels import Label, Labels
 from prototide.core.model import Model
 from prototide.core.parameters import prototype_limits
 from prototide.core.rows import CsrRows, of_matrix
@@ -27,18 +27,20 @@ def fit(
     labels, weight = [labels[row] for row in chosen.tolist()], weight[chosen]
     rows = of_matrix(rows.matrix()[chosen])
     names = Labels([label for label in dict.fromkeys(labels) if label is not None])
-    model.labels.add(as_array([names.names[number] for number in names.sorted_numbers()]).tolist())
+    model.labels.add(names.sorted_names())
     own_class = model.labels.numbers(labels)
     prepared = model.prepare(rows, weight)
     seeds = _seeds(prepared, own_class, weight, model, random)
     model.engine.seed(prepared.take(seeds), own_class[seeds], weight[seeds])
     bar = tqdm(total=parameters["max_iters"], desc="fit", unit="pass", disable=None if verbose is None else not verbose)
     with bar:
-        for _ in range(parameters["max_iters"]):
+        for number in range(parameters["max_iters"]):
             order = random.permutation(rows.count)
             step = model.engine.learn(prepared.take(order), own_class[order], weight[order], 1)
             for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
                 model.calibration.learn(scores, truth)
+            if number == 0:  # later passes have seen the rows
+                model.judge(step)
             model.moved = step.movement
             shift = float(step.movement.shifts.max(initial=0.0))
             bar.set_postfix(shift=f"{shift:.2e}", centroids=int(model.engine.active.sum()))

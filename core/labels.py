@@ -16,12 +16,12 @@ UNLABELLED = -1
 class Labels:
     """The classes of a model: label <-> number. ``1`` and ``"1"`` are two classes."""
 
-    def __init__(self, names: Iterable[Label] = ()) -> None:
-        self.names: list[Label] = list(names)
-        self._number: dict[Label, int] = {name: number for number, name in enumerate(self.names)}
+    def __init__(self, names: Iterable[Label | None] = ()) -> None:
+        self.names: list[Label | None] = list(names)  # by number; None: a forgotten class, free for the next new one
+        self._number: dict[Label, int] = {name: number for number, name in enumerate(self.names) if name is not None}
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._number)
 
     def __contains__(self, label: object) -> bool:
         return label in self._number
@@ -33,12 +33,21 @@ class Labels:
 
     def add(self, labels: Sequence[Label | None]) -> int:
         """Adds the labels not yet known, in order; how many there were."""
-        known = len(self.names)
-        for label in dict.fromkeys(labels):
-            if label is not None and label not in self._number:
-                self._number[label] = len(self.names)
-                self.names.append(label)
-        return len(self.names) - known
+        new = [label for label in dict.fromkeys(labels) if label is not None and label not in self._number]
+        free = iter([number for number, name in enumerate(self.names) if name is None] if new else [])
+        for label in new:
+            number = next(free, len(self.names))
+            self.names[number : number + 1] = [label]
+            self._number[label] = number
+        return len(new)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Takes classes out; their numbers are given to the next new ones."""
+        for number in numbers:
+            name = self.names[number]
+            if name is not None:
+                del self._number[name]
+                self.names[number] = None
 
     def objects(self) -> NDArray[np.object_]:
         """All labels by number, then None: number -1 reads None."""
@@ -48,10 +57,12 @@ class Labels:
 
     def sorted_numbers(self) -> NDArray[np.int64]:
         """Class numbers in the order of ``classes_``: ints ascending, then strings."""
-        order = sorted(
-            range(len(self.names)), key=lambda number: (isinstance(self.names[number], str), self.names[number])
-        )
-        return np.array(order, np.int64)
+        order = sorted(self._number.items(), key=lambda item: (isinstance(item[0], str), item[0]))
+        return np.array([number for _, number in order], np.int64)
+
+    def sorted_names(self) -> list[Label]:
+        """The labels in that order."""
+        return sorted(self._number, key=lambda label: (isinstance(label, str), label))
 
 
 def as_array(labels: Sequence[Label]) -> NDArray[Any]:

@@ -35,7 +35,7 @@ class EuclideanLift:
         return width <= STANDARDISED_COLUMNS if self.standardised is None else self.standardised
 
     def learn(self, rows: CsrRows, weight: NDArray[np.float64]) -> None:
-        """Takes rows into the statistics. ValueError when a standardised model would have to grow too wide."""
+        """Takes rows, checked ones, into the statistics."""
         total = float(weight.sum())
         if total == 0:
             return
@@ -56,12 +56,21 @@ class EuclideanLift:
         self.mean = self.mean + delta * total / both
         self.rows = both
 
-    def transform(self, rows: CsrRows) -> CsrRows:
-        """The lifted rows, with the statistics so far (none: as if of unit scale)."""
+    def check(self, rows: CsrRows) -> None:
+        """ValueError for rows that cannot be lifted: too large, or too wide for a standardised model."""
         if rows.data.size and float(np.abs(rows.data).max()) > LARGEST:
             raise ValueError(
                 f"X contains {rows.data[np.abs(rows.data).argmax()]}; euclidean rows must lie within +-{LARGEST:g}"
             )
+        if self.standardises(rows.width) and rows.width > STANDARDISED_COLUMNS:
+            raise ValueError(
+                f"X has {rows.width} columns; a euclidean model that began with at most {STANDARDISED_COLUMNS} columns "
+                "standardises them and cannot grow beyond that: start a new model on the wide rows"
+            )
+
+    def transform(self, rows: CsrRows) -> CsrRows:
+        """The lifted rows, with the statistics so far (none: as if of unit scale). ValueError as `check`."""
+        self.check(rows)
         if not self.standardises(rows.width):
             return self._wide(rows)
         dense = self._dense(rows)
@@ -93,13 +102,7 @@ class EuclideanLift:
         return CsrRows(indptr, indices, data, rows.width + 2)
 
     def _dense(self, rows: CsrRows) -> NDArray[np.float64]:
-        width = max(rows.width, self.mean.size)
-        if width > STANDARDISED_COLUMNS:
-            raise ValueError(
-                f"X has {rows.width} columns; a euclidean model that began with at most {STANDARDISED_COLUMNS} columns "
-                "standardises them and cannot grow beyond that: start a new model on the wide rows"
-            )
-        dense = np.zeros((rows.count, width))
+        dense = np.zeros((rows.count, max(rows.width, self.mean.size)))
         dense[np.repeat(np.arange(rows.count), np.diff(rows.indptr)), rows.indices] = rows.data
         return dense
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from prototide.core.calibration import Calibration, probabilities
 from prototide.core.engines.movement import Movement
-from prototide.core.engines.plain import PlainEngine, Ranking
+from prototide.core.engines.plain import PlainEngine, Step
 from prototide.core.labels import UNLABELLED, Label, Labels
 from prototide.core.lift import EuclideanLift
-from prototide.core.parameters import prototype_limits, rule_of
+from prototide.core.novelty import Novelty
+from prototide.core.parameters import novelty_quantile, prototype_limits, rule_of
 from prototide.core.rows import CsrRows, scaled
 
 PROBABILITY_DEPTH = 32  # `top_probs` are normalised over at least so many classes
@@ -39,8 +40,8 @@ class LearnStats(TypedDict):
 class Learned:
     """What `learn` predicted for each row just before it learned it, and what learning did."""
 
-    labels: list[Label | None]  # None: unknown (no class yet, or a row without non-zeros)
-    scores: NDArray[np.float32]  # (n,) of the winning class, 0 when unknown
+    labels: list[Label | None]  # None: unknown (no class yet, a row without non-zeros, or rejected as novel)
+    scores: NDArray[np.float32]  # (n,) of the winning class, also when rejected as novel; 0 without one
     prototypes: NDArray[np.int64]  # (n,) stable id of the winning prototype, -1 for none
     stats: LearnStats
     top_labels: list[list[Label | None]] | None = None  # n lists of top_k labels, best first, None fills up
@@ -57,13 +58,20 @@ class Model:
         self.labels = Labels()
         self.lift = EuclideanLift() if parameters["distance"] == "euclidean" else None
         self.calibration = Calibration(parameters["soft_type"])
+        self.novelty = self._fresh_novelty()
         self.width = 0  # columns of the rows learned
         self.moved: Movement | None = None  # by the last step that learned
 
     def follow(self, parameters: Mapping[str, Any]) -> None:
         """Takes parameters as they are now (scikit-learn's ``set_params``)."""
-        self.parameters = parameters
+        before, self.parameters = self.parameters, parameters
         self.engine.rule = rule_of(parameters)
+        if any(before[name] != parameters[name] for name in ("novelty", "half_life")):
+            self.novelty = self._fresh_novelty()
+
+    def _fresh_novelty(self) -> Novelty | None:
+        quantile = novelty_quantile(self.parameters)
+        return None if quantile is None else Novelty(quantile, self.parameters["half_life"])
 
     # --- learning ---
 
@@ -71,6 +79,8 @@ class Model:
         """Predicts each row, then learns it if it has a label, non-zeros and weight."""
         points = self.is_point(rows)
         learnable = points & (weight > 0) & np.array([label is not None for label in labels], np.bool_)
+        if self.lift is not None:
+            self.lift.check(rows)  # nothing is changed before the last check
         known, before = self.labels, self.engine.counts
         new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
         own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
@@ -79,11 +89,22 @@ class Model:
         step = self.engine.learn(lifted, own_class, weight, depth)
         if learnable.any():
             self.moved = step.movement
+        unknown = self.judge(step) & points
+        names = known.objects()
+        if self.parameters["forget_classes"]:
+            known.forget(np.flatnonzero(self.engine.active == 0).tolist())
         stats = self._stats(int(learnable.sum()), new_classes, before, step.movement)
-        learned = self._learned(step.ranking, step.prototypes, points, top_k, stats)
+        learned = self._learned(step, points, unknown, names, top_k, stats)
         for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
             self.calibration.learn(scores, truth)  # after: a row's own label says nothing about its probabilities
         return learned
+
+    def judge(self, step: Step) -> NDArray[np.bool_]:
+        """(n,) which rows of a step are unlike the rows of the class that won them; learns what is usual."""
+        if self.novelty is None:
+            return np.zeros(step.prototypes.size, np.bool_)
+        ranking = step.ranking
+        return self.novelty.learn(ranking.slots[:, 0], step.prototypes, ranking.scores[:, 0], step.own)
 
     def is_point(self, rows: CsrRows) -> NDArray[np.bool_]:
         """(n,) which rows can be predicted and learned: those with non-zeros; all, where zero is a point too."""
@@ -127,14 +148,15 @@ class Model:
     # --- predicting ---
 
     def _learned(
-        self, ranking: Ranking, prototypes: NDArray[np.int64], points: NDArray[np.bool_], top_k: int, stats: LearnStats
-    ) -> Learned:
-        classes = np.where(points[:, None], ranking.classes, UNLABELLED)
-        scores = np.where(classes >= 0, ranking.scores, -np.inf)
-        known, names = classes[:, 0] >= 0, self.labels.objects()
-        labels = names[classes[:, 0]].tolist()
+        self, step: Step, points: NDArray[np.bool_], unknown: NDArray[np.bool_], names: NDArray[np.object_],
+        top_k: int, stats: LearnStats,
+    ) -> Learned:  # fmt: skip
+        classes = np.where(points[:, None], step.ranking.classes, UNLABELLED)
+        scores = np.where(classes >= 0, step.ranking.scores, -np.inf)
+        known = classes[:, 0] >= 0
+        labels = names[np.where(unknown, UNLABELLED, classes[:, 0])].tolist()
         winning = np.where(known, scores[:, 0], 0.0).astype(np.float32)
-        ids = np.where(known, prototypes, -1)
+        ids = np.where(known, step.prototypes, -1)
         if not top_k:
             return Learned(labels, winning, ids, stats)
         depth = max(top_k, PROBABILITY_DEPTH)
@@ -150,6 +172,19 @@ class Model:
         numbers = np.where(self.is_point(rows), ranking.classes[:, 0], self.engine.heaviest_class())
         return list(self.labels.objects()[numbers])
 
+    def novelty_scores(self, rows: CsrRows) -> NDArray[np.float64]:
+        """(n,) how far each row's winning score is below the usual, in spreads; 0 for rows that are no points."""
+        if self.novelty is None:
+            raise ValueError("novelty=None keeps no record of usual scores: use novelty='auto', or a number, and learn")
+        ranking, prototypes = self.engine.rank(self._as_known(rows), 1)
+        ids = np.where(self.is_point(rows), prototypes, -1)
+        return self.novelty.scores(ranking.slots[:, 0], ids, ranking.scores[:, 0])
+
+    def unknown(self, rows: CsrRows) -> NDArray[np.bool_]:
+        """(n,) which rows `learn` would answer unknown."""
+        no_point = ~self.is_point(rows)
+        return no_point if self.novelty is None else no_point | self.novelty.unknown(self.novelty_scores(rows))
+
     def class_scores(self, rows: CsrRows) -> NDArray[np.float64]:
         """(n, classes) scores in the order of ``classes_``."""
         return self.engine.class_scores(self._as_known(rows))[:, self.labels.sorted_numbers()]
@@ -158,7 +193,7 @@ class Model:
         """(n, classes) in the order of ``classes_``; a last bit breaks ties, so that the largest is the winner."""
         p = self._probabilities(self.class_scores(rows))
         order = self.labels.sorted_numbers()
-        column = np.empty(order.size, np.int64)
+        column = np.empty(len(self.labels.names), np.int64)
         column[order] = np.arange(order.size)
         number = {name: at for at, name in enumerate(self.labels.names)}
         winner = column[[number[label] for label in self.winners(rows)]] if rows.count else np.zeros(0, np.int64)
@@ -178,7 +213,8 @@ class Model:
         mass = np.bincount(where, self.moved.masses)
         shift = np.bincount(where, self.moved.masses * self.moved.shifts) / np.where(mass > 0, mass, 1.0)
         order = np.argsort(-shift, kind="stable")[:n]
-        return [(self.labels.names[classes[at]], float(shift[at])) for at in order]
+        named = [(self.labels.names[classes[at]], float(shift[at])) for at in order]
+        return [(label, shift) for label, shift in named if label is not None]  # None: forgotten meanwhile
 
     # --- state ---
 
@@ -188,6 +224,8 @@ class Model:
         arrays |= {f"calibration.{name}": array for name, array in self.calibration.state().items()}
         if self.lift is not None:
             arrays |= {f"lift.{name}": array for name, array in self.lift.state().items()}
+        if self.novelty is not None:
+            arrays |= {f"novelty.{name}": array for name, array in self.novelty.state().items()}
         return arrays | {"width": np.array([self.width])}
 
     @classmethod
@@ -205,5 +243,7 @@ class Model:
         model.calibration = Calibration.from_state(parameters["soft_type"], part("calibration"))
         if model.lift is not None:
             model.lift = EuclideanLift.from_state(part("lift"))
+        if model.novelty is not None:
+            model.novelty = Novelty.from_state(model.novelty.quantile, parameters["half_life"], part("novelty"))
         model.width = int(arrays["width"][0])
         return model

@@ -10,9 +10,11 @@ import numpy as np
 
 from prototide.core.engines.tables import HARD, LINEAR, SOFTMAX, Rule
 from prototide.core.labels import Label
+from prototide.core.novelty import DEFAULT_QUANTILE
 
 MERGE_DISTANCE = 0.02  # of maintenance, when merge_threshold is None
 LINEAR_WIDTH = SOFTMAX_WIDTH = 0.1  # of the responsibilities, in cosine
+MOST_NOVELTY = 0.5  # share of the rows of known classes that are called unknown
 MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
 
@@ -36,6 +38,10 @@ def _one_of(*choices: Any) -> Callable[[Any], bool]:
 
 def _or_none(allowed: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or allowed(value)
+
+
+def _quantile(value: Any) -> bool:
+    return _real(0, above=True)(value) and value <= MOST_NOVELTY
 
 
 def _k_list(value: Any) -> bool:
@@ -67,6 +73,11 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tol": (_real(0), "a number >= 0"),
     "half_life": (_or_none(_real(0, above=True)), "None or a number of rows > 0"),
     "idf": (_one_of(True, False), "True or False"),
+    "novelty": (
+        lambda value: value == "auto" or _or_none(_quantile)(value),
+        "None, 'auto' or a number above 0, at most 0.5",
+    ),
+    "forget_classes": (_one_of(True, False), "True or False"),
     "update_rows": (lambda value: value == "auto" or _whole(1)(value), "'auto' or an int >= 1"),
 }
 
@@ -96,11 +107,18 @@ def rule_of(parameters: Mapping[str, Any]) -> Rule:
         merge_percentile=-1.0 if p["percentile_threshold"] is None else float(p["percentile_threshold"]),
         truncation=float(p["truncation_threshold"]),
         update_rows=0 if p["update_rows"] == "auto" else int(p["update_rows"]),
+        forget_classes=bool(p["forget_classes"]),
     )
 
 
-def prototype_limits(labels: Sequence[Label], k_init: int, k_list: Any) -> list[int]:
-    """Most prototypes of each class; a list speaks of the classes in the order given."""
+def novelty_quantile(parameters: Mapping[str, Any]) -> float | None:
+    """Share of the rows of known classes that may be called unknown; None: no row is."""
+    novelty = parameters["novelty"]
+    return DEFAULT_QUANTILE if novelty == "auto" else None if novelty is None else float(novelty)
+
+
+def prototype_limits(labels: Sequence[Label | None], k_init: int, k_list: Any) -> list[int]:
+    """Most prototypes of each class (None: a number without one); a list speaks of the classes in the order given."""
     if k_list is None:
         return [int(k_init)] * len(labels)
     if isinstance(k_list, Mapping):

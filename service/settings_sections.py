@@ -164,6 +164,13 @@ class Core(Section):
     update_rows: Literal["auto"] | Count = Field(
         default="auto", description="rows learned against one state of the model"
     )
+    novelty: Literal["auto"] | Annotated[float, Number, Field(gt=0, le=0.5)] | None = Field(
+        default=None,
+        description="share of known classes' rows that may be answered unknown, being unlike the others; auto: 0.01",
+    )
+    forget_classes: bool = Field(
+        default=False, description="a class whose last prototype falls below min_weight is forgotten"
+    )
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = Field(
         default="cpu", description="cpu, cuda, cuda:1, ..."
     )

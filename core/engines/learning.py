@@ -155,6 +155,8 @@ def learn_rows(
             if frozen.top_class[t, h] >= 0 and frozen.top_class[t, h] != y:
                 wrong = frozen.top_score[t, h]
                 break
+        if best >= 0:
+            trace.own_slot[t], trace.own_score[t] = best, score[best]
         # 2. an unseen class: its first prototype is this row
         if best < 0:
             best = occupy(slots, classes, counters, y, ACTIVE)

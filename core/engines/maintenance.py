@@ -45,9 +45,9 @@ def rescale(postings: Postings, slots: Slots, features: Features, scalars: Reals
 def prune(
     postings: Postings, holdings: Holdings, slots: Slots, classes: Classes, scalars: Reals, counters: Longs, rule: Rule
 ) -> None:
-    """Drops active prototypes lighter than ``min_weight``, the lightest first, never the last of a class."""
+    """Drops prototypes lighter than ``min_weight``, the lightest first, the last of a class only to forget it."""
     for c in range(classes.active.size):
-        while classes.active[c] > 1:
+        while classes.active[c] > (0 if rule.forget_classes else 1):
             lightest, p = -1, classes.first[c]
             while p >= 0:
                 if slots.kind[p] == ACTIVE and (lightest < 0 or slots.mass[p] < slots.mass[lightest]):
@@ -58,6 +58,9 @@ def prune(
             vacate(postings, holdings, slots, classes, lightest)
             classes.active[c] -= 1
             counters[PRUNED] += 1
+        if classes.active[c] == 0 and classes.trial[c] >= 0:  # a forgotten class
+            vacate(postings, holdings, slots, classes, classes.trial[c])
+            classes.trial[c] = -1
 
 
 @njit(cache=True)

@@ -70,11 +70,31 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class OwnBest:
+    """Each row's best prototype of its own class just before it was learned. Shapes (n,); slot and id -1 for none."""
+
+    slots: Ints
+    ids: Longs
+    scores: Reals
+
+    @classmethod
+    def none(cls, rows: int) -> OwnBest:
+        """For so many rows, none found yet."""
+        return cls(np.full(rows, -1, np.int32), np.full(rows, -1, np.int64), np.zeros(rows))
+
+    def put(self, first: int, slots: Ints, ids: Longs, scores: Reals) -> None:
+        """Fills in rows from ``first`` on."""
+        rows = slice(first, first + slots.size)
+        self.slots[rows], self.ids[rows], self.scores[rows] = slots, ids, scores
+
+
+@dataclass(frozen=True)
 class Step:
     """What `PlainEngine.learn` saw and did."""
 
     ranking: Ranking  # each row just before it was learned
     prototypes: Longs  # (n,) id of the winning prototype, -1 for none
+    own: OwnBest
     probe_classes: list[Ints]  # of each group: own class of some learned rows,
     probe_scores: list[Reals]  # and their scores of all classes
     movement: Movement
@@ -147,7 +167,10 @@ class PlainEngine:
         return out
 
     def _winners(self, ranking: Ranking) -> Longs:
-        return np.append(self._slots.id, -1)[ranking.slots[:, 0]]  # slot -1 reads the appended -1
+        return self._ids(ranking.slots[:, 0])
+
+    def _ids(self, slots: Ints) -> Longs:
+        return np.append(self._slots.id, -1)[slots]  # slot -1 reads the appended -1
 
     def _used(self) -> int:
         occupied = np.flatnonzero(self._slots.kind)
@@ -211,7 +234,7 @@ class PlainEngine:
         learned = np.flatnonzero(own_class >= 0)
         self._counters[STEP] += learned.size > 0
         ranking = Ranking.empty(rows.count, max(depth, self.rule.wrong_classes + 1))
-        prototypes = np.full(rows.count, -1, np.int64)
+        prototypes, own = np.full(rows.count, -1, np.int64), OwnBest.none(rows.count)
         probe_classes, probe_scores, movements, journey = [], [], [], Journey.begin(self._slots)
         first = done = 0
         while first < rows.count:
@@ -223,6 +246,7 @@ class PlainEngine:
                 rows.part(first, last), own_class[first:last], weight[first:last], top, asked, journey
             )
             prototypes[first:last] = probed.winners
+            own.put(first, *probed.own)
             probe_classes.append(own_class[first + asked])
             probe_scores.append(probed.scores)
             if (self.rows_learned + size) // MAINTENANCE_ROWS > self.rows_learned // MAINTENANCE_ROWS:
@@ -231,7 +255,9 @@ class PlainEngine:
                 journey = Journey.begin(self._slots)
             self.rows_learned += size
             first, done = last, done + size
-        return Step(ranking, prototypes, probe_classes, probe_scores, joined([*movements, self._movement(journey)]))
+        return Step(
+            ranking, prototypes, own, probe_classes, probe_scores, joined([*movements, self._movement(journey)])
+        )
 
     def _learn_group(
         self, rows: CsrRows, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Journey,
@@ -241,15 +267,16 @@ class PlainEngine:
         self._scalars[OMEGA] *= self.rule.decay**learned
         unit = self._unit(rows)
         frozen, scores = self._freeze(unit, own_class, top, asked)
-        probed = _Probed(self._winners(top), scores)
+        winners = self._winners(top)
         if not learned:
-            return probed
+            return _Probed(winners, scores)
         self._reserve_slots(learned)
         trial_id = np.where(self._classes.trial >= 0, self._slots.id[self._classes.trial], -1)
         capacity = learned * (int(self._classes.active.max()) + 2)
         trace = Trace(
-            np.zeros(1, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.int32), np.empty(capacity)
-        )
+            np.zeros(1, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.int32), np.empty(capacity),
+            np.full(rows.count, -1, np.int32), np.zeros(rows.count),
+        )  # fmt: skip
         stolen, loss = np.zeros(self._classes.active.size, np.int64), np.full(rows.count, -1.0)
         push_slot = np.full((rows.count, self.rule.wrong_classes), -1, np.int32)
         push_step = np.zeros(push_slot.shape)
@@ -263,7 +290,7 @@ class PlainEngine:
         )  # fmt: skip
         self._touched[own_class[own_class >= 0]] = True
         journey.add(unit, trace)
-        return probed
+        return _Probed(winners, scores, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
 
     def _movement(self, journey: Journey) -> Movement:
         return journey.movement(self._slots, float(self._scalars[OMEGA]), self.n_features)
@@ -385,6 +412,7 @@ class PlainEngine:
 class _Probed:
     winners: Longs  # (n,) ids
     scores: Reals  # (rows asked, classes)
+    own: tuple[Ints, Longs, Reals] = (np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0))  # slots, ids, scores
 
 
 def _ranges(lengths: Ints) -> Longs:

@@ -39,6 +39,7 @@ class Rule(NamedTuple):
     merge_percentile: float  # and below this quantile of all distances; -1 for none
     truncation: float
     update_rows: int  # 0: automatic
+    forget_classes: bool  # prune the last prototype of a class too
     tau: float = 2.0  # weight of the cosine in the score
     margin: float = 1.0
     noise: float = 0.5  # keeps a single correction from closing all of a violation
@@ -106,12 +107,14 @@ class Frozen(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Which row each prototype attracted, and how strongly: what the shift is computed from."""
+    """Which row each prototype attracted, and how strongly: what the shift is computed from. And how near rows were."""
 
     end: Longs  # (1,) how many there are
     row: Longs
     slot: Ints
     weight: Reals
+    own_slot: Ints  # (n,) each learned row's best own prototype just before it was learned, -1 for none,
+    own_score: Reals  # (n,) and its score
 
 
 def grown(table: tuple[NDArray[np.generic], ...], size: int, fill: tuple[int, ...]) -> list[NDArray[np.generic]]:
