@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import DataConversionWarning
 
 Label = int | str
 UNLABELLED = -1
@@ -90,6 +92,11 @@ def checked_labels(y: Any, rows: int) -> list[Label | None]:
     else:
         array = np.asarray(y)
     if array.ndim == 2 and array.shape[1] == 1:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected: pass y.ravel()",
+            DataConversionWarning,
+            stacklevel=4,
+        )
         array = array.ravel()
     if array.ndim != 1:
         raise ValueError(
