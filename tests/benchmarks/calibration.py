@@ -1,12 +1,13 @@
 """Calibration: does a class predicted with probability p turn out right in a share p of the rows?
 
 Expected calibration error, prequential: batches of 256 rows, 15 equally wide bins of the best class's probability, mean
-of |share of rows right - mean probability| weighted by the bins' rows. Both forms of `predict_proba`.
+of |share of rows right - mean probability| weighted by the bins' rows. Both forms of `predict_proba`, each as `learn`
+answers (what the service sends) and as `predict_top` answers for the whole batch before any of its rows is learned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,9 @@ from tests.benchmarks.prequential import BATCH_ROWS
 BINS = 15
 SOFT_TYPES = ("linear", "softmax")
 
+Predicted = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""(n,) probability of the best class, and whether it was right."""
+
 
 def expected_calibration_error(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
     """Of (n,) probabilities and whether each prediction was right."""
@@ -29,18 +33,26 @@ def expected_calibration_error(probability: NDArray[np.float64], right: NDArray[
     return float(np.abs(gap).sum() / len(right))
 
 
-def predictions(data: DataSet, soft_type: str, advance: Callable[[], Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def predictions(data: DataSet, soft_type: str, advance: Callable[[], Any]) -> dict[str, Predicted]:
     """Probability of the best class, and whether it was right, of all rows after the first batch."""
     model = Ours(data, soft_type=soft_type).model
-    probability, right = [], []
+    parts: dict[str, list[Predicted]] = {"learn": [], "predict": []}
     for number, (X, y) in enumerate(data.batches(BATCH_ROWS)):
         if number:
-            labels, probs = model.predict_top(X, 1)
-            probability.append(probs[:, 0].astype(np.float64))
-            right.append(np.array([label for (label,) in labels], object) == y)
-        model.fit_batch(X, y)
+            parts["predict"].append(_predicted(*model.predict_top(X, 1), y))
+        learned = model.learn(X, y, top_k=1)
+        assert learned.top_labels is not None
+        assert learned.top_probs is not None
+        if number:
+            parts["learn"].append(_predicted(learned.top_labels, learned.top_probs, y))
         advance()
-    return np.concatenate(probability), np.concatenate(right)
+    return {
+        way: (np.concatenate([p for p, _ in each]), np.concatenate([r for _, r in each])) for way, each in parts.items()
+    }
+
+
+def _predicted(labels: Sequence[Sequence[Any]], probs: NDArray[np.float32], y: NDArray[Any]) -> Predicted:
+    return probs[:, 0].astype(np.float64), np.array([label for (label,) in labels], object) == y
 
 
 def main() -> None:
@@ -50,19 +62,16 @@ def main() -> None:
     with report.progress() as bar:
         for name in chosen.sets:
             data = report.or_exit(load, name, chosen.data)
-            row: report.Record = {"set": name}
             for soft_type in SOFT_TYPES:
                 task = bar.add_task(f"{name} {soft_type}", total=-(-len(data.y) // BATCH_ROWS))
-                probability, right = predictions(data, soft_type, partial(bar.advance, task))
+                predicted = predictions(data, soft_type, partial(bar.advance, task))
                 bar.remove_task(task)
-                half = len(right) // 2
-                row |= {
-                    f"{soft_type} ECE": expected_calibration_error(probability, right),
-                    f"{soft_type} ECE, 2nd half": expected_calibration_error(probability[half:], right[half:]),
-                    f"{soft_type} mean probability": float(probability.mean()),
-                    f"{soft_type} accuracy": float(right.mean()),
-                }
-            results.append(row)
+                row: report.Record = {"set": name, "soft_type": soft_type}
+                for way, (probability, right) in predicted.items():
+                    row[f"{way}: ECE"] = expected_calibration_error(probability, right)
+                    row[f"{way}: mean probability"] = float(probability.mean())
+                    row[f"{way}: accuracy"] = float(right.mean())
+                results.append(row)
     report.show("expected calibration error", results)
     report.write(chosen.json, "calibration", chosen, results)
 

@@ -78,7 +78,7 @@ def main() -> None:
                 bar.remove_task(task)
     report.show("prequential accuracy", compared(results, "accuracy"))
     report.show("prequential accuracy, last quarter", compared(results, "last_quarter"))
-    seconds = [
+    seconds: list[report.Record] = [
         {"set": name, **{learner: cell["seconds"] for learner, cell in result.items()}}
         for name, result in results.items()
     ]
