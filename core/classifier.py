@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
-from prototide.core import fitting
+from prototide.core import fitting, introspection
+from prototide.core.introspection import Explanation, Prototypes
 from prototide.core.labels import Label, as_array, checked_labels, checked_weights
 from prototide.core.model import Learned, LearnStats, Model
 from prototide.core.parameters import check_parameters
@@ -222,8 +223,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def predict_top(self, X: Any, k: int) -> tuple[list[list[Label | None]], NDArray[np.float32]]:
         """The k best classes of each row of any width, best first: n lists of k labels, and (n, k) probabilities."""
-        if k < 1:
-            raise ValueError(f"k={k} is not allowed: it must be an int >= 1")
+        _check_count("k", k)
         predicted = self.learn(X, None, top_k=k)
         assert predicted.top_labels is not None
         assert predicted.top_probs is not None
@@ -265,6 +265,32 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def nbytes(self) -> int:
         """Bytes held by the model's arrays."""
         return self._fitted.engine.nbytes if hasattr(self, "_fitted") else 0
+
+    def explain(self, X: Any, n: int = 10) -> list[Explanation]:
+        """Why each row is answered as it is: winner, the n largest contributions, runner-up, what would have to change.
+
+        X: rows of any width. See `prototide.core.introspection.Explanation`.
+        """
+        _check_count("n", n)
+        rows = canonical_rows(X)
+        with self._known() as model:
+            return introspection.explain(model, rows, n)
+
+    @property
+    def prototypes_(self) -> Prototypes:
+        """The active prototypes: a sequence of `prototide.core.introspection.Prototype`, made when asked for."""
+        model = self._need()
+        with model.lock:
+            return Prototypes(model)
+
+    def similar_classes(self, n: int = 10) -> list[tuple[Label, Label, float]]:
+        """The n pairs of classes that are most alike: (label, label, cosine of their nearest centres), nearest first.
+
+        See `prototide.core.introspection.similar_classes` for what it costs.
+        """
+        _check_count("n", n)
+        with self._known() as model:
+            return introspection.similar_classes(model, n)
 
     def moved_classes(self, n: int) -> list[tuple[Label, float]]:
         """The n classes that moved most in the last call that learned: (label, mass-weighted shift), largest first."""
@@ -372,3 +398,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def _parts(self, rows: CsrRows) -> Iterator[CsrRows]:
         for first in range(0, max(1, rows.count), self.batch_size):
             yield rows.part(first, min(first + self.batch_size, rows.count))
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} is not allowed: it must be an int >= 1")

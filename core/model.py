@@ -168,7 +168,7 @@ class Model:
 
     def winners(self, rows: CsrRows) -> list[Label]:
         """The best class of each row; the heaviest prototype's for rows that are no points."""
-        ranking, _ = self.engine.rank(self._as_known(rows), 1)
+        ranking, _ = self.engine.rank(self.as_known(rows), 1)
         numbers = np.where(self.is_point(rows), ranking.classes[:, 0], self.engine.heaviest_class())
         return list(self.labels.objects()[numbers])
 
@@ -176,7 +176,7 @@ class Model:
         """(n,) how far each row's winning score is below the usual, in spreads; 0 for rows that are no points."""
         if self.novelty is None:
             raise ValueError("novelty=None keeps no record of usual scores: use novelty='auto', or a number, and learn")
-        ranking, prototypes = self.engine.rank(self._as_known(rows), 1)
+        ranking, prototypes = self.engine.rank(self.as_known(rows), 1)
         ids = np.where(self.is_point(rows), prototypes, -1)
         return self.novelty.scores(ranking.slots[:, 0], ids, ranking.scores[:, 0])
 
@@ -187,7 +187,7 @@ class Model:
 
     def class_scores(self, rows: CsrRows) -> NDArray[np.float64]:
         """(n, classes) scores in the order of ``classes_``."""
-        return self.engine.class_scores(self._as_known(rows))[:, self.labels.sorted_numbers()]
+        return self.engine.class_scores(self.as_known(rows))[:, self.labels.sorted_numbers()]
 
     def probabilities(self, rows: CsrRows) -> NDArray[np.float64]:
         """(n, classes) in the order of ``classes_``; a last bit breaks ties, so that the largest is the winner."""
@@ -202,7 +202,8 @@ class Model:
         p[each[tied], winner[tied]] = np.nextafter(p[tied].max(axis=1, initial=0.0), 2.0)
         return p
 
-    def _as_known(self, rows: CsrRows) -> CsrRows:
+    def as_known(self, rows: CsrRows) -> CsrRows:
+        """The rows as the engine takes them; nothing is learned of them."""
         return scaled(rows) if self.lift is None else self.lift.transform(rows)
 
     def moved_classes(self, n: int) -> list[tuple[Label, float]]:

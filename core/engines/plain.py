@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from prototide.core.engines import learning, maintenance, scoring
@@ -19,6 +20,7 @@ from prototide.core.engines.postings import (
     compacted,
     empty_holdings,
     empty_postings,
+    gather,
     holdings_of,
     widened,
     with_slots,
@@ -148,6 +150,38 @@ class PlainEngine:
         """Class of the active prototype with the largest mass, -1 for none."""
         active = self._slots.kind == ACTIVE
         return int(self._slots.cls[np.argmax(np.where(active, self._slots.mass, -1.0))]) if active.any() else -1
+
+    # --- inside prototypes ---
+
+    @property
+    def slots(self) -> Slots:
+        """The table of slots, to look at."""
+        return self._slots
+
+    @property
+    def omega(self) -> float:
+        """What masses and centres are stored times."""
+        return float(self._scalars[OMEGA])
+
+    def scoring_vector(self, slot: int) -> tuple[Ints, Reals, Reals]:
+        """(features ascending, tau M / |M|, R / omega) of a prototype; a row's score is its product with their sum."""
+        features, M, R = self._entries(slot)
+        length = float(np.sqrt(self._slots.square[slot]))
+        return features, M * (self.rule.tau / length if length > 0 else 0.0), R / self.omega
+
+    def _entries(self, slot: int) -> tuple[Ints, Reals, Reals]:
+        features, M, R = gather(self._postings, self._holdings, slot)
+        return features, M.astype(np.float64), R.astype(np.float64)
+
+    def centres(self) -> sp.csr_matrix:
+        """The sums M of all slots, (slots, features): a copy."""
+        state = self.state()
+        indptr, shape = np.append(0, np.cumsum(state["entry.count"])), (self._slots.kind.size, self.n_features)
+        return sp.csc_matrix((state["entry.centre"], state["entry.slot"], indptr), shape).tocsr()
+
+    def weighted(self, rows: CsrRows) -> Reals:
+        """(non-zeros,) the rows' values times the idf, at unit length."""
+        return self._unit(rows).x
 
     # --- scores ---
 
