@@ -39,7 +39,7 @@ class Ours:
         self.model = FastKMeansClassifier(**parameters)
 
     def predict(self, X: sp.csr_matrix) -> NDArray[Any]:
-        return self.model.predict(X)
+        return np.asarray(self.model.predict(X))
 
     def learn(self, X: sp.csr_matrix, y: NDArray[Any]) -> None:
         self.model.fit_batch(X, y)
