@@ -6,13 +6,17 @@ is in their favour.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from river.linear_model import SoftmaxRegression
+from river.optim import Adam
+from river.tree import HoeffdingAdaptiveTreeClassifier
 from sklearn.linear_model import SGDClassifier
 from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.preprocessing import normalize
@@ -157,16 +161,51 @@ def _centroids(data: DataSet) -> Learner:
     return RunningCentroids(np.unique(data.y), data.X.shape[1], data.euclidean)
 
 
+class RiverPeer:
+    """A classifier of river, row by row: its own mini-batch methods take pandas frames of few columns."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.fallback: Any = None  # the first label, while the model has no answer
+
+    def predict(self, X: sp.csr_matrix) -> NDArray[Any]:
+        answers = [self.model.predict_one(row) for row in _dicts(X)]
+        return np.array([self.fallback if answer is None else answer for answer in answers])
+
+    def learn(self, X: sp.csr_matrix, y: NDArray[Any]) -> None:
+        if self.fallback is None:
+            self.fallback = y[0]
+        for row, label in zip(_dicts(X), y.tolist(), strict=True):
+            self.model.learn_one(row, label)
+
+
+def _dicts(X: sp.csr_matrix) -> Iterator[dict[int, float]]:
+    """Each row as column -> value."""
+    for begin, end in pairwise(X.indptr):
+        yield dict(zip(X.indices[begin:end].tolist(), X.data[begin:end].tolist(), strict=True))
+
+
+def _river_softmax(data: DataSet) -> Learner:
+    return RiverPeer(SoftmaxRegression(optimizer=Adam(0.01), l2=0))
+
+
+def _river_tree(data: DataSet) -> Learner:
+    return RiverPeer(HoeffdingAdaptiveTreeClassifier(seed=SEED))
+
+
 PEERS: dict[str, Callable[[DataSet], Learner]] = {
     "sgd": _sgd,
     "pa": _passive_aggressive,
     "cnb": _complement_nb,
     "mnb": _multinomial_nb,
     "centroid": _centroids,
+    "river_softmax": _river_softmax,
+    "river_tree": _river_tree,
 }
 NAIVE_BAYES = {"cnb", "mnb"}
 WEIGHTED = "+"  # ending of a peer's name: with running idf (dense sets: standardised)
 ALL_PEERS = [name + ending for name in PEERS for ending in ("", WEIGHTED)]
+FAST_PEERS = [name for name in ALL_PEERS if not name.startswith("river")]
 
 
 def applies(name: str, data: DataSet) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.benchmarks import report
 from tests.benchmarks.data import DataSet, load
-from tests.benchmarks.peers import ALL_PEERS, Learner, Ours, applies, make_peer, narrowed
+from tests.benchmarks.peers import ALL_PEERS, FAST_PEERS, Learner, Ours, applies, make_peer, narrowed
 
 BATCH_ROWS = 256
 
@@ -59,7 +59,12 @@ def compared(results: dict[str, dict[str, dict[str, float]]], what: str) -> list
 def main() -> None:
     """The program."""
     options = report.parser(__doc__)
-    options.add_argument("--peers", type=report.names(ALL_PEERS), default=ALL_PEERS, help="default: all")
+    options.add_argument(
+        "--peers",
+        type=report.names(ALL_PEERS),
+        default=FAST_PEERS,
+        help=f"of {','.join(ALL_PEERS)}; default: without river's",
+    )
     options.add_argument("--without-ours", action="store_true", help="peers only")
     chosen = options.parse_args()
     results: dict[str, dict[str, dict[str, float]]] = {}

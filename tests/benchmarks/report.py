@@ -17,7 +17,7 @@ from rich.table import Table
 
 from tests.benchmarks.data import DEFAULT_DATA, DEVELOPMENT, SHUFFLE_SEED, SOURCES
 
-PACKAGES = ("prototide", "numpy", "scipy", "scikit-learn", "numba")
+PACKAGES = ("prototide", "numpy", "scipy", "scikit-learn", "numba", "river")
 WIDE = 200  # columns of a table that is not written to a terminal
 
 Args = ParamSpec("Args")
