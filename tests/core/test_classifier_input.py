@@ -148,7 +148,6 @@ def test_a_rejected_batch_leaves_the_model_as_it_was(
         model.fit_batch(*dense_stream(0, 30))
 
 
-@pytest.mark.xfail(strict=True, reason="labels and the lift's first statistics are taken in before the check")
 @pytest.mark.parametrize("wrong", ["too large", "too wide"])
 def test_a_euclidean_batch_that_the_lift_rejects_leaves_the_model_as_it_was(
     make_classifier: MakeClassifier, wrong: str

@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_product_description() -> None:
         "soft": True, "soft_type": "linear", "temperature": 1.0, "lambda_penalty": 0.1, "merge_threshold": None,
         "relative_merge": False, "percentile_threshold": None, "truncation_threshold": 1e-4, "min_weight": 1e-3,
         "batch_size": 10240, "n_threads": -1, "random_state": 42, "max_iters": 50, "tol": 1e-4, "half_life": None,
-        "idf": True, "update_rows": "auto",
+        "idf": True, "update_rows": "auto", "novelty": None, "forget_classes": False,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from prototide.core.engines.postings import (
-    add_to_M,
-    add_to_R,
+    add_to_centre,
+    add_to_correction,
     clear,
     compacted,
     empty_holdings,
@@ -48,7 +49,7 @@ class PostingsAgainstDictionaries(RuleBasedStateMachine):
     def attract(self, columns: list[int], p: int, weight: float) -> None:
         ix, x = self._row(columns)
         before = sum(m * m for m, _ in self.model[p].values())
-        self.postings, self.holdings, change = add_to_M(self.postings, self.holdings, ix, x, weight, p)
+        self.postings, self.holdings, change = add_to_centre(self.postings, self.holdings, ix, x, weight, p)
         for j, value in zip(columns, x, strict=True):
             self.model[p].setdefault(j, [0.0, 0.0])[0] += weight * value
         after = sum(m * m for m, _ in self.model[p].values())
@@ -58,7 +59,7 @@ class PostingsAgainstDictionaries(RuleBasedStateMachine):
     def correct(self, columns: list[int], p: int, weight: float) -> None:
         ix, x = self._row(columns)
         rate = self.random.random(len(columns))
-        self.postings, self.holdings = add_to_R(self.postings, self.holdings, ix, x, rate, weight, p)
+        self.postings, self.holdings = add_to_correction(self.postings, self.holdings, ix, x, rate, weight, p)
         for j, step in zip(columns, weight * rate * x, strict=True):
             self.model[p].setdefault(j, [0.0, 0.0])[1] += step
 
@@ -111,7 +112,7 @@ class PostingsAgainstDictionaries(RuleBasedStateMachine):
             used = [(s, s + room) for s, room, n in zip(lists.start, lists.room, lists.length, strict=True) if room]
             assert all(n <= room for n, room in zip(lists.length, lists.room, strict=True))
             used.sort()
-            assert all(end <= start for (_, end), (start, _) in zip(used, used[1:], strict=False))
+            assert all(end <= start for (_, end), (start, _) in itertools.pairwise(used))
             assert not used or used[-1][1] <= lists.end[0] <= lists[-1].size
         for start, length in zip(self.postings.start, self.postings.length, strict=True):
             assert (np.diff(self.postings.slot[start : start + length]) > 0).all()
