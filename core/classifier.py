@@ -242,6 +242,16 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             scores = np.concatenate([model.class_scores(part) for part in self._parts(rows)])
         return np.asarray(scores[:, 1] - scores[:, 0]) if scores.shape[1] == 2 else scores
 
+    def freeze(self) -> Self:
+        """Keeps only the vectors that score, in ``dtype``: less memory, the same answers; for good.
+
+        `learn` then takes rows without labels only (ValueError); `fit` begins anew. Parameters that concern scoring
+        (``dtype``, ``idf``) have no effect any more.
+        """
+        with self._known() as model:
+            model.freeze()
+        return self
+
     def to(self, device: Any) -> Self:
         """Moves the model to a device; this version computes on the CPU."""
         if str(device) != "cpu":
@@ -314,6 +324,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 "format": STATE_FORMAT,
                 "parameters": parameters,
                 "labels": list(model.labels.names),
+                "frozen": model.frozen,
             }
 
     @classmethod

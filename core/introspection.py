@@ -45,7 +45,7 @@ class Explanation:
     label: Label | None
     prototype: int  # id of the winner, -1 for none
     score: float
-    similarity: float  # the centre's part in the score as a cosine; in a frozen model, of score / 2
+    similarity: float | None  # cosine of the row and the winner's centre; None of a frozen model
     contributions: list[Contribution]  # the largest, by size
     runner_up: Label | None  # the next best class
     runner_up_prototype: int
@@ -117,7 +117,7 @@ def explain(model: Model, rows: CsrRows, n: int) -> list[Explanation]:
             row = _Row(prepared.indices[entries], x[entries], ranking.classes[t], ranking.slots[t], ranking.scores[t])
             explanations.append(_explained(model, row, n))
         else:
-            explanations.append(Explanation(None, -1, 0.0, 0.0, [], None, -1, None, [], []))
+            explanations.append(Explanation(None, -1, 0.0, None, [], None, -1, None, [], []))
     return explanations
 
 
@@ -144,7 +144,7 @@ def _explained(model: Model, row: _Row, n: int) -> Explanation:
         label=names[row.classes[0]],
         prototype=int(ids[winner]),
         score=float(row.scores[0]),
-        similarity=float(centre.sum()) / model.engine.rule.tau,
+        similarity=None if model.frozen else float(centre.sum()) / model.engine.rule.tau,
         contributions=contributions,
         runner_up=names[row.classes[1]],
         runner_up_prototype=int(ids[other]),
@@ -196,7 +196,7 @@ def similar_classes(model: Model, n: int) -> list[tuple[Label, Label, float]]:
 
     A centre's likes are found by its `FINGERPRINT` heaviest features; the best of them are measured exactly. Cost: the
     lengths of these features' lists over all prototypes (never prototypes x prototypes x features), and a copy of the
-    centres.
+    centres. ValueError of a frozen model, which keeps none.
     """
     slots = np.flatnonzero(model.engine.slots.kind == ACTIVE)
     classes = model.engine.slots.cls[slots]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prototide.core.calibration import Calibration, probabilities
+from prototide.core.engines.frozen import FrozenEngine
 from prototide.core.engines.movement import Movement
 from prototide.core.engines.plain import PlainEngine, Step
 from prototide.core.labels import UNLABELLED, Label, Labels
@@ -54,7 +55,9 @@ class Model:
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self.lock = threading.RLock()
         self.parameters = parameters
-        self.engine = PlainEngine(rule_of(parameters), np.float64 if parameters["dtype"] == "float64" else np.float32)
+        self.engine: PlainEngine = PlainEngine(
+            rule_of(parameters), np.float64 if parameters["dtype"] == "float64" else np.float32
+        )
         self.labels = Labels()
         self.lift = EuclideanLift() if parameters["distance"] == "euclidean" else None
         self.calibration = Calibration(parameters["soft_type"])
@@ -81,6 +84,8 @@ class Model:
         learnable = points & (weight > 0) & np.array([label is not None for label in labels], np.bool_)
         if self.lift is not None:
             self.lift.check(rows)  # nothing is changed before the last check
+        if self.frozen and learnable.any():
+            raise ValueError("a frozen model learns no more: pass no labels, or take a model from before freeze()")
         known, before = self.labels, self.engine.counts
         new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
         own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
@@ -144,6 +149,16 @@ class Model:
             pruned=after["pruned"] - before["pruned"],
             num_merged=after["merged"] - before["merged"],
         )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it learns no more."""
+        return isinstance(self.engine, FrozenEngine)
+
+    def freeze(self) -> None:
+        """Keeps what scores, in the format that scores."""
+        if not self.frozen:
+            self.engine, self.moved = FrozenEngine.of(self.engine), None
 
     # --- predicting ---
 
@@ -241,6 +256,8 @@ class Model:
 
         model = cls(parameters)
         model.labels = Labels(metadata["labels"])
+        if metadata.get("frozen"):
+            model.engine = FrozenEngine(model.engine.rule)
         model.engine.restore(part("engine"))
         model.calibration = Calibration.from_state(parameters["soft_type"], part("calibration"))
         if model.lift is not None:
