@@ -70,10 +70,10 @@ def take_in(usual: Usual, common: Reals, p: int, owner: int, score: float, quant
     rate = 1 / min(common[ROWS], horizons[1])
     common[VARIANCE] += rate * ((share * mean + (1 - share) * common[MEAN] - score) ** 2 - common[VARIANCE])
     common[MEAN] += rate * (score - common[MEAN])
-    rows = min(rows + 1, horizons[0])
-    difference = score - mean
-    mean += difference / rows
-    variance += (difference * (score - mean) - variance) / rows
+    rows += 1
+    rate, difference = 1 / min(rows, horizons[0]), score - mean
+    mean += rate * difference
+    variance += rate * (difference * (score - mean) - variance)
     usual.owner[p], usual.rows[p], usual.mean[p], usual.variance[p] = owner, rows, mean, variance
 
 
