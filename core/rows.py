@@ -75,6 +75,8 @@ def of_matrix(X: Any) -> CsrRows:
     if not sp.issparse(X) and not np.isfinite(X).all():
         row, column = np.argwhere(~np.isfinite(X))[0]
         raise _not_finite(X[row, column], row, column)
+    if sp.issparse(X):
+        _check_positions(X)
     given = X
     X = sp.csr_matrix(X)
     if X.nnz > MOST_NONZEROS:
@@ -83,9 +85,6 @@ def of_matrix(X: Any) -> CsrRows:
         )
     if isinstance(given, sp.csr_matrix | sp.csr_array):  # shares its arrays
         X = X.copy() if not X.has_canonical_format else sp.csr_matrix((X.data, X.indices, X.indptr), shape=X.shape)
-    if X.indices.size and (X.indices.min() < 0 or X.indices.max() >= X.shape[1]):
-        bad = X.indices[(X.indices < 0) | (X.indices >= X.shape[1])][0]
-        raise ValueError(f"X has the column id {bad}; allowed are 0 to {X.shape[1] - 1}")
     if not np.isfinite(X.data).all():
         at = int(np.flatnonzero(~np.isfinite(X.data))[0])
         raise _not_finite(X.data[at], int(np.searchsorted(X.indptr, at, side="right")) - 1, X.indices[at])
@@ -95,6 +94,25 @@ def of_matrix(X: Any) -> CsrRows:
         X.eliminate_zeros()
     data = X.data if X.dtype in (np.float32, np.float64) else X.data.astype(np.float64)
     return CsrRows(X.indptr.astype(np.int64, copy=False), X.indices.astype(np.int32, copy=False), data, X.shape[1])
+
+
+def _check_positions(X: Any) -> None:
+    """ValueError for ids outside the matrix: SciPy's conversions trust them, and write where these point."""
+    rows, columns = X.shape
+    if X.format == "coo":
+        _check_ids("row", X.coords[0], rows)
+        _check_ids("column", X.coords[1], columns)
+    elif X.format in ("csr", "csc"):
+        if X.indptr[0] != 0 or (np.diff(X.indptr) < 0).any() or X.indptr[-1] > min(X.indices.size, X.data.size):
+            raise ValueError(f"X is no {X.format.upper()} matrix: indptr must ascend from 0 to the number of entries")
+        inside = X.indices[: X.indptr[-1]]
+        _check_ids("column", inside, columns) if X.format == "csr" else _check_ids("row", inside, rows)
+
+
+def _check_ids(axis: str, ids: NDArray[Any], size: int) -> None:
+    if ids.size and (ids.min() < 0 or ids.max() >= size):
+        bad = ids[(ids < 0) | (ids >= size)][0]
+        raise ValueError(f"X has the {axis} id {bad}; allowed are 0 to {size - 1}")
 
 
 def scaled(rows: CsrRows) -> CsrRows:
