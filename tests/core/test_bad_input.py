@@ -1,4 +1,4 @@
-"""What the classifier refuses: the message says what is wrong and what is allowed, and the model stays bit-identical."""
+"""What the classifier refuses: the message says what is wrong and what is allowed; the model stays bit-identical."""
 
 from __future__ import annotations
 
