@@ -314,6 +314,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 name: value.item() if isinstance(value, np.generic) else value
                 for name, value in self._parameters().items()
             }
+            if isinstance(self.random_state, np.random.RandomState):
+                parameters["random_state"] = None  # a generator has no name; only `fit` draws from it
             if isinstance(self.k_list, Mapping):
                 parameters["k_list"] = {
                     "labels": [

@@ -13,6 +13,7 @@ from sklearn.exceptions import DataConversionWarning
 
 Label = int | str
 UNLABELLED = -1
+LARGEST_WEIGHT = 1e12  # what float32 sums of rows bear
 
 
 class Labels:
@@ -151,7 +152,10 @@ def _plain(array: NDArray[Any]) -> list[Label | None]:
 
 
 def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
-    """(rows,) finite weights >= 0; None is 1 for every row. Raises ValueError naming the first wrong one."""
+    """(rows,) finite weights >= 0; None is 1 for every row; above `LARGEST_WEIGHT` counts as that.
+
+    Raises ValueError naming the first wrong one.
+    """
     if sample_weight is None:
         return np.ones(rows)
     weight = np.asarray(sample_weight, np.float64)
@@ -163,4 +167,4 @@ def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         raise ValueError(f"sample_weight[{at}] is {weight[at]}; weights must be finite and not negative")
-    return weight
+    return np.minimum(weight, LARGEST_WEIGHT)

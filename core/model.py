@@ -67,8 +67,16 @@ class Model:
 
     def follow(self, parameters: Mapping[str, Any]) -> None:
         """Takes parameters as they are now (scikit-learn's ``set_params``)."""
-        before, self.parameters = self.parameters, parameters
+        before = self.parameters
+        if parameters["distance"] != before["distance"] and len(self.labels):
+            raise ValueError(
+                f"distance={parameters['distance']!r} is not allowed: the model has learned with "
+                f"distance={before['distance']!r}; fit it anew, or clone it"
+            )
+        self.parameters = parameters
         self.engine.rule = rule_of(parameters)
+        if parameters["soft_type"] != before["soft_type"]:
+            self.calibration = Calibration(parameters["soft_type"])
         if any(before[name] != parameters[name] for name in ("novelty", "half_life")):
             self.novelty = self._fresh_novelty()
 

@@ -9,6 +9,7 @@ from prototide.core.engines.learning import vacate
 from prototide.core.engines.postings import Holdings, Postings, find, gather, insert, remove
 from prototide.core.engines.tables import (
     ACTIVE,
+    FREE,
     LOSS_ROWS,
     MERGED,
     OMEGA,
@@ -161,6 +162,14 @@ def square_norm(postings: Postings, holdings: Holdings, p: int) -> float:
     for i in range(M.size):
         total += float(M[i]) * float(M[i])
     return total
+
+
+@njit(cache=True)
+def exact_norms(postings: Postings, holdings: Holdings, slots: Slots, touched: Flags) -> None:
+    """|M_p|^2 from the entries, in the classes ``touched``: what was kept up row by row has rounding in it."""
+    for p in range(slots.kind.size):
+        if slots.kind[p] != FREE and touched[slots.cls[p]]:
+            slots.square[p] = square_norm(postings, holdings, p)
 
 
 @njit(cache=True, error_model="numpy")

@@ -46,9 +46,12 @@ from prototide.core.engines.tables import (
     Trace,
     grown,
 )  # fmt: skip
+from prototide.core.engines.threads import threads_for
 from prototide.core.rows import CsrRows
 
 MAINTENANCE_ROWS = 1024
+OMEGA_DOUBLINGS = 40  # of omega in one group
+OMEGA_MOST = 1e12  # omega beyond does not wait for the next maintenance to be divided out
 PROBES = 16  # rows of a group whose scores of all classes are reported, for the calibration
 BLOCK_BYTES = 32 << 20  # scores of a block of rows against all slots
 
@@ -247,10 +250,12 @@ class PlainEngine:
 
     def group_rows(self) -> int:
         """Learned rows that share one scoring: few while the model is young, then about two a class."""
-        if self.rule.update_rows:
-            return self.rule.update_rows
         known = int(np.count_nonzero(self._classes.active))
-        return max(1, min(2 * known, max(256, known), self.rows_learned // 32))
+        automatic = min(2 * known, max(256, known), self.rows_learned // 32)
+        rows = self.rule.update_rows or max(1, automatic)
+        if self.rule.decay > 1:  # omega, one value a group, stays far below what float32 holds
+            rows = min(rows, max(1, int(OMEGA_DOUBLINGS / np.log2(self.rule.decay))))
+        return rows
 
     def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
         """Makes each row a prototype of its class."""
@@ -276,16 +281,21 @@ class PlainEngine:
             last = int(learned[done + size]) if done + size < learned.size else rows.count
             asked = learned[done : done + size : max(1, size // PROBES)] - first
             top = ranking.part(first, last)
-            probed = self._learn_group(
-                rows.part(first, last), own_class[first:last], weight[first:last], top, asked, journey
-            )
+            with threads_for(last - first, self._slots.kind.size):
+                probed = self._learn_group(
+                    rows.part(first, last), own_class[first:last], weight[first:last], top, asked, journey
+                )
             prototypes[first:last] = probed.winners
             own.put(first, *probed.own)
             probe_classes.append(own_class[first + asked])
             probe_scores.append(probed.scores)
-            if (self.rows_learned + size) // MAINTENANCE_ROWS > self.rows_learned // MAINTENANCE_ROWS:
+            due = (self.rows_learned + size) // MAINTENANCE_ROWS > self.rows_learned // MAINTENANCE_ROWS
+            if due or self._scalars[OMEGA] > OMEGA_MOST:
                 movements.append(self._movement(journey))
-                self._maintain()
+                if self._scalars[OMEGA] > self.rule.rescale_at:
+                    self._rescale()
+                if due:
+                    self._maintain()
                 journey = Journey.begin(self._slots)
             self.rows_learned += size
             first, done = last, done + size
@@ -373,11 +383,13 @@ class PlainEngine:
         )
         return frozen, asked_scores
 
+    def _rescale(self) -> None:
+        maintenance.rescale(self._postings, self._slots, self._features, self._scalars)
+
     def _maintain(self) -> None:
         rule = self.rule
-        if self._scalars[OMEGA] > rule.rescale_at:
-            maintenance.rescale(self._postings, self._slots, self._features, self._scalars)
         everything = self._postings, self._holdings, self._slots, self._classes
+        maintenance.exact_norms(self._postings, self._holdings, self._slots, self._touched)
         maintenance.prune(*everything, self._scalars, self._counters, rule)
         if rule.merge_distance > 0:
             threshold, touched = self._merge_threshold()

@@ -125,7 +125,6 @@ def test_set_params_may_change_the_precision(make_classifier: MakeClassifier) ->
         np.testing.assert_array_equal(restored.predict_proba(X), model.predict_proba(X))
 
 
-@pytest.mark.xfail(strict=True, reason="b learned for one form of probabilities is used for the other, until a restart")
 def test_a_model_answers_the_same_after_a_restart_when_set_params_changed_its_probabilities(
     make_classifier: MakeClassifier,
 ) -> None:
@@ -138,7 +137,6 @@ def test_a_model_answers_the_same_after_a_restart_when_set_params_changed_its_pr
     np.testing.assert_array_equal(restored.predict_proba(X), model.predict_proba(X))
 
 
-@pytest.mark.xfail(strict=True, reason="the model keeps its old distance while its state claims the new one")
 def test_set_params_cannot_change_the_distance_of_a_model_that_has_learned(make_classifier: MakeClassifier) -> None:
     X, y = text_stream(0, 200)
     model = make_classifier()

@@ -105,7 +105,6 @@ def test_arrays_are_plain_numbers_and_metadata_is_json(make_classifier: MakeClas
     assert json.loads(json.dumps(metadata, allow_nan=False)) == metadata
 
 
-@pytest.mark.xfail(strict=True, reason="a RandomState among the parameters is not JSON-able")
 def test_a_generator_object_as_random_state_does_not_spoil_the_state(make_classifier: MakeClassifier) -> None:
     model = make_classifier(random_state=np.random.RandomState(0)).fit(np.eye(3), [0, 1, 2])
     json.dumps(model.state()[1])
