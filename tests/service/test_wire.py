@@ -412,7 +412,7 @@ class Blocked(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"not in the light install: {name}", name=name)
 
-BLOCKED = set("pydantic pydantic_settings prometheus_client typer rich safetensors river sklearn numba torch tqdm"
+BLOCKED = set("pydantic prometheus_client typer rich safetensors river sklearn numba torch tqdm"
               " confluent_kafka pandas".split())
 sys.meta_path.insert(0, Blocked())
 import numpy as np
