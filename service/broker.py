@@ -82,6 +82,19 @@ class Source:
         self._assigned = set(positions)
         self._next_look = time.monotonic() + LOOK_INTERVAL_SECONDS
 
+    def assign_more(self, positions: Mapping[int, int]) -> None:
+        """Reads these partitions, too."""
+        self._consumer.incremental_assign([self._at(*each) for each in positions.items()])
+        self._assigned |= set(positions)
+
+    def pause(self, partition: int) -> None:
+        """Reads nothing more of the partition until it is resumed."""
+        self._consumer.pause([self._at(partition)])
+
+    def resume(self, partition: int) -> None:
+        """Reads the partition on."""
+        self._consumer.resume([self._at(partition)])
+
     def poll(self, timeout: float) -> Record | None:
         """The next record, or None when none came within `timeout` seconds."""
         message = self._consumer.poll(timeout)
@@ -114,8 +127,7 @@ class Source:
         self._next_look = time.monotonic() + (LOOK_INTERVAL_SECONDS if up else LOOK_INTERVAL_DOWN_SECONDS)
         if new:
             log.info("new partitions of %s: %s", self.topic, new)
-            self._consumer.incremental_assign([self._at(partition, 0) for partition in new])
-            self._assigned |= set(new)
+            self.assign_more(dict.fromkeys(new, 0))
         return new
 
     def close(self) -> None:

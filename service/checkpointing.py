@@ -6,10 +6,11 @@ import logging
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from prototide.service import checkpoints
+from prototide.service import checkpoints, failpoints
 from prototide.service.checkpoints import Checkpoint, Positions
 from prototide.service.settings import Settings
 
@@ -39,17 +40,29 @@ class CheckpointWriter:
         self._observer = observer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._held: Checkpoint | None = None  # a snapshot whose step is not committed yet
         self._due = time.monotonic() + self._interval_seconds
         checkpoints.remove_partial(folder, settings.instance.id)
 
     def is_due(self) -> bool:
         """Whether the interval is over and nothing is being written."""
-        return time.monotonic() >= self._due and (self._writing is None or self._writing.done())
+        busy = self._held is not None or (self._writing is not None and not self._writing.done())
+        return time.monotonic() >= self._due and not busy
 
     def submit(self, checkpoint: Checkpoint) -> None:
-        """Writes in the background; `checkpoint` is a snapshot that nothing changes any more."""
+        """Writes a snapshot, which nothing changes any more, in the background; not before its step is committed."""
         self._due = time.monotonic() + self._interval_seconds
-        self._writing = self._thread.submit(self._write, checkpoint)
+        if checkpoint.journal is None:
+            self._held = checkpoint
+            failpoints.reached("snapshot")
+        else:
+            self._writing = self._thread.submit(self._write, checkpoint)
+
+    def committed(self, step: int, journal: int | None) -> None:
+        """Step `step` is committed, `journal` is the offset behind its record."""
+        if self._held is not None and self._held.step == step:
+            held, self._held = self._held, None
+            self.submit(replace(held, journal=journal or 0))
 
     def finish(self) -> None:
         """Returns when nothing is being written any more; no more is taken."""

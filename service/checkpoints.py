@@ -24,9 +24,10 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from prototide.service import failpoints
 from prototide.service.errors import PersonMustAct
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"^(\d{20})\.safetensors$")
 _URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _DIGEST_KEY = b'"sha256":"'  # nowhere else in the header: quotes inside its strings are escaped
@@ -47,11 +48,14 @@ class Checkpoint:
     """A model after `step` steps, and where it is in the stream."""
 
     step: int
+    trained: int  # how many of them it learned
     positions: Positions
     arrays: Mapping[str, NDArray[Any]]
     model: Mapping[str, Any]  # the classifier's metadata
     fingerprint: Mapping[str, Any]  # setting -> value, of those that change the model
     topic_ids: Mapping[str, str]
+    model_id: str = ""  # of the journal's genesis; empty where there is no journal
+    journal: int | None = 0  # offset behind the step's journal record; None while that is not committed
 
 
 def checkpoint_folder(uri: str) -> Path:
@@ -78,7 +82,9 @@ def write(folder: Path, checkpoint: Checkpoint, writer: str) -> Path:
             file.write(_digest(partial, at).encode())
             file.flush()
             os.fsync(file.fileno())
+        failpoints.reached("checkpoint-written")
         partial.replace(final)
+        failpoints.reached("checkpoint-renamed")
     except safetensors.SafetensorError as failed:
         raise OSError(str(failed)) from failed
     finally:
@@ -111,6 +117,9 @@ def read(path: Path) -> Checkpoint:
         model=metadata["model"],
         fingerprint=metadata["fingerprint"],
         topic_ids=metadata["topic_ids"],
+        trained=metadata["trained"],
+        model_id=metadata["model_id"],
+        journal=metadata["journal"],
     )
 
 
@@ -130,6 +139,11 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path, str]]]:
         except InvalidCheckpointError as invalid:
             skipped.append((path, str(invalid)))
     return None, skipped
+
+
+def set_aside(folder: Path, name: str) -> list[Path]:
+    """Renames every checkpoint, so that none of them is found any more; their new paths."""
+    return [path.rename(path.with_name(f"{name}-{path.name}")) for path in paths(folder)]
 
 
 def prune(folder: Path, keep: int, newest_step: int) -> None:
@@ -159,6 +173,9 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
     described = {
         "format": FORMAT,
         "step": checkpoint.step,
+        "trained": checkpoint.trained,
+        "model_id": checkpoint.model_id,
+        "journal": checkpoint.journal,
         "positions": checkpoint.positions,
         "model": checkpoint.model,
         "fingerprint": checkpoint.fingerprint,

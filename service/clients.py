@@ -21,12 +21,14 @@ log = logging.getLogger(__name__)
 client_log = logging.getLogger("prototide.librdkafka")
 client_log.addFilter(lambda record: not record.getMessage().startswith(("FAIL", "ERROR")))  # `ClientErrors` tells them
 
+TRANSACTION_TIMEOUT_MS = 60_000  # after it the brokers abort what a dead or paused owner left open
+QUEUE_KIBIBYTES = 65_536  # inside each client, whatever the lag
 REPEAT_INTERVAL_SECONDS = 10.0  # a broker that is away fails several times a second
 
 _GRANT = "give the service's user the right, or correct kafka.common.sasl.*"
 _CREATE = "`prototide topics create` makes missing topics"
 _RAISE = "set the topic's max.message.bytes to limits.prediction_bytes"
-_START_OVER = "move the checkpoints away to start a new model at `start_from`"
+_START_OVER = "start a new model: `prototide run --fresh`"
 
 # What only a person can mend, and how.
 _ADVICE = {
@@ -35,6 +37,9 @@ _ADVICE = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM: "correct kafka.common.sasl.mechanisms",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: _GRANT,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: _GRANT,
+    KafkaError.GROUP_AUTHORIZATION_FAILED: _GRANT,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: _GRANT,
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower kafka.producer.transaction.timeout.ms to the brokers' limit",
     KafkaError.UNKNOWN_TOPIC_OR_PART: _CREATE,
     KafkaError._UNKNOWN_TOPIC: _CREATE,
     KafkaError._UNKNOWN_PARTITION: _CREATE,
@@ -44,12 +49,26 @@ _ADVICE = {
     KafkaError._INVALID_ARG: "correct the librdkafka property in kafka.common, kafka.consumer or kafka.producer",
 }
 
+# Somebody else writes as this service now.
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+}
+
 
 def service_error(error: KafkaError, doing: str) -> ServiceError:
     """What ends the service, by what the caller must do about `error`."""
     what = f"{doing}: {error.str()} ({error.name()})"
     if error.code() in _ADVICE:
         return PersonMustAct(what, _ADVICE[error.code()])
+    if error.code() in _FENCED:
+        return RestartMayHelp(
+            f"{what}: another instance with this kafka.group_id took over, or this one was silent for longer than its "
+            "transaction may last",
+            "start again: it does not disturb an owner that is alive",
+        )
     return RestartMayHelp(what, "start again; if it persists, look at the brokers")
 
 
@@ -87,7 +106,7 @@ def consumer_properties(settings: Settings) -> dict[str, Any]:
     """Of the consumer of train records: what a person set, then what the guarantees rest on."""
     return (
         _shared()
-        | {"fetch.wait.max.ms": 5}
+        | {"fetch.wait.max.ms": 5, "queued.max.messages.kbytes": QUEUE_KIBIBYTES}
         | settings.kafka.properties("consumer")
         | _identity(settings)
         | {
@@ -106,6 +125,7 @@ def producer_properties(settings: Settings, smallest_topic_bytes: int, largest_t
     """Of the producer of outputs; the two sizes are the extremes of their topics' ``max.message.bytes``."""
     own = {
         "linger.ms": 5,
+        "queue.buffering.max.kbytes": max(QUEUE_KIBIBYTES, 2 * largest_topic_bytes // 1024),
         "message.timeout.ms": int(settings.kafka.transaction_deadline_s * 1000),
         "batch.size": min(1_000_000, smallest_topic_bytes),  # brokers check batches, not messages
     }
@@ -120,6 +140,14 @@ def producer_properties(settings: Settings, smallest_topic_bytes: int, largest_t
             "message.max.bytes": largest_topic_bytes,
         }
     )
+
+
+def transactional_properties(settings: Settings, smallest_topic_bytes: int, largest_topic_bytes: int) -> dict[str, Any]:
+    """The same of the producer whose outputs are visible with their journal record or not at all."""
+    plain = producer_properties(settings, smallest_topic_bytes, largest_topic_bytes)
+    if "message.timeout.ms" not in settings.kafka.properties("producer"):
+        del plain["message.timeout.ms"]  # the client takes the transaction's time-out
+    return {"transaction.timeout.ms": TRANSACTION_TIMEOUT_MS} | plain | {"transactional.id": settings.kafka.group_id}
 
 
 def admin_client(settings: Settings, errors: ClientErrors) -> AdminClient:

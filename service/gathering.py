@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from prototide.service.broker import Record
+from prototide.service.errors import PersonMustAct
 from prototide.service.settings import Settings
-from prototide.service.wire import Batch, RejectedRecord, decode_batch
+from prototide.service.wire import Batch, DeadLetterReason, Limits, RejectedRecord, decode_batch
 
 IDLE_SECONDS = 0.2  # longest wait for a first record: signals are handled between steps
 MAX_STEP_BYTES = 64 * 2**20  # bounds a step's memory whatever its records hold
@@ -35,6 +36,11 @@ class Taken:
     decoded: Batch | RejectedRecord
 
     @property
+    def skipped(self) -> bool:
+        """Whether a person had it skipped."""
+        return isinstance(self.decoded, RejectedRecord) and self.decoded.reason is DeadLetterReason.POISON
+
+    @property
     def rows(self) -> int:
         """How many rows it brings."""
         return len(self.decoded.labels) if isinstance(self.decoded, Batch) else 0
@@ -48,11 +54,13 @@ class Taken:
 class Gatherer:
     """Holds the records that were read but wait for the next step, because they would overfill this one."""
 
-    def __init__(self, settings: Settings, source: RecordSource) -> None:
+    def __init__(self, settings: Settings, source: RecordSource, skip: Collection[tuple[int, int]] = ()) -> None:
+        """`skip`: (partition, offset) of records that a person wants as dead letters."""
         self._max_rows = settings.batch.max_rows
         self._max_wait_seconds = settings.batch.max_wait_ms / 1000
         self._limits = settings.limits.record()
         self._source = source
+        self._skip = frozenset(skip)
         self._pending: deque[Taken] = deque()
         self._rows = self._size = 0  # of the pending ones
         self._decode_seconds = 0.0
@@ -100,14 +108,26 @@ class Gatherer:
     def _decode(self, records: Sequence[Record]) -> None:
         started = time.perf_counter()
         for record in records:
-            taken = Taken(record, self._decoded(record))
+            taken = self._take(record)
             self._pending.append(taken)
             self._rows += taken.rows
             self._size += taken.size
         self._decode_seconds += time.perf_counter() - started
 
-    def _decoded(self, record: Record) -> Batch | RejectedRecord:
-        try:
-            return decode_batch(record.value, self._limits)
-        except RejectedRecord as rejected:
-            return rejected.with_traceback(None)
+    def _take(self, record: Record) -> Taken:
+        return take(record, self._limits, skipped=(record.partition, record.offset) in self._skip)
+
+
+def take(record: Record, limits: Limits, *, skipped: bool) -> Taken:
+    """The record, decoded; a pure function of its bytes and the limits, unless a person has it skipped."""
+    if skipped:
+        return Taken(record, RejectedRecord(DeadLetterReason.POISON, "a person had it skipped: prototide run --skip"))
+    try:
+        return Taken(record, decode_batch(record.value, limits))
+    except RejectedRecord as rejected:
+        return Taken(record, rejected.with_traceback(None))
+    except Exception as failed:
+        raise PersonMustAct(
+            f"record {record.source} cannot be decoded: {failed!r}",
+            f"report it with this record, and skip it: `prototide run --skip {record.source}`",
+        ) from failed

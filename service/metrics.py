@@ -237,6 +237,10 @@ class Metrics:
         """A checkpoint file was skipped at start."""
         self._checkpoints_rejected.inc()
 
+    def step_replayed(self) -> None:
+        """A journalled step was learned again at start."""
+        self._replayed.inc()
+
     def watch_ready(self, is_ready: Callable[[], bool]) -> None:
         """Lets ``prototide_ready`` say what `is_ready` says at each scrape."""
         self._ready.set_function(lambda: float(is_ready()))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from prototide.service.broker import Headers, Output, Record
-from prototide.service.settings import Settings
-from prototide.service.topics import Topology
 from prototide.service.wire import (
     SHORTENED_HEADER,
     SOURCE_HEADER,
     VERSION_HEADER,
+    Format,
     Predictions,
     RejectedRecord,
     encode_predictions_within,
@@ -39,27 +38,14 @@ class Outlet:
         return self.max_bytes - FRAMING_BYTES - len(key or b"") - sum(_header_bytes(*header) for header in headers)
 
 
-def prediction_outlet(settings: Settings, topology: Topology) -> Outlet:
-    """Where predictions go; `limits.prediction_bytes` bounds them even where the topic would take more."""
-    name = settings.topics.predictions
-    size = min(topology.max_message_bytes[name], int(settings.limits.prediction_bytes))
-    return Outlet(name, topology.partitions[name], size)
-
-
-def dead_letter_outlet(settings: Settings, topology: Topology) -> Outlet:
-    """Where dead letters go."""
-    name = settings.topics.dead_letters
-    return Outlet(name, topology.partitions[name], topology.max_message_bytes[name])
-
-
-def prediction_output(record: Record, predictions: Predictions, outlet: Outlet, settings: Settings) -> Output:
+def prediction_output(record: Record, predictions: Predictions, outlet: Outlet, encoding: Format) -> Output:
     """The record for `predictions`; what does not fit is left out, the key last.
 
     Raises ValueError when the rest does not fit either.
     """
     headers = [(VERSION_HEADER, SERVICE_VERSION), (SOURCE_HEADER, record.source)]
     room = outlet.room(record.key, [*headers, (SHORTENED_HEADER, "1")])
-    key, encoding = record.key, settings.predictions.format
+    key = record.key
     try:
         value, shortened = encode_predictions_within(predictions, room, encoding)
     except ValueError:

@@ -1,12 +1,16 @@
-"""Where a process starts: the newest checkpoint and the offsets inside it, else a new model at `start_from`."""
+"""Where a process starts without a journal: the newest checkpoint and the offsets inside it, else a new model.
+
+Also what a start with a journal (`recovery`) shares: the model of a checkpoint, and whether it may be continued here.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +18,7 @@ from scipy import sparse
 from prototide.core import FastKMeansClassifier
 from prototide.service import checkpoints
 from prototide.service.checkpoints import Checkpoint, Positions
+from prototide.service.course import Course
 from prototide.service.errors import PersonMustAct
 from prototide.service.settings import Settings
 from prototide.service.stacking import stack
@@ -22,7 +27,7 @@ from prototide.service.wire import decode_batch, encode_batch
 
 log = logging.getLogger(__name__)
 
-_NEW_MODEL = "move the checkpoints away (or set another checkpoint.uri) to start a new model at `start_from`"
+NEW_MODEL = "start a new model: `prototide run --fresh`"
 
 
 WARM_UP_ROWS = 1100  # the learner tidies up every 1,024 rows: that is compiled, too
@@ -37,11 +42,10 @@ class RejectionObserver(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """A model after `step` steps, and where it is in the stream."""
+    """A model, where it is in the stream, and in the journal."""
 
     model: Any
-    step: int
-    positions: Mapping[int, int]  # partition -> offset of the first record that the model has not seen
+    course: Course
     saved: Positions | None  # those of the checkpoint that it came from
 
 
@@ -53,26 +57,39 @@ def restore(
     observer: RejectionObserver,
 ) -> Start:
     """Raises PersonMustAct for a checkpoint that must not be continued; `watermarks`: as `Source.watermarks` gives."""
-    checkpoint, skipped = checkpoints.newest(folder)
-    for path, why in skipped:
-        observer.checkpoint_rejected()
-        log.error("checkpoint %s is skipped: %s", path, why)
     topic = settings.topics.train
+    checkpoint = next(valid_checkpoints(folder, observer), None)
     if checkpoint is None:
-        model = _model(settings, None)
-        positions = start_positions(topic, watermarks, settings.start_from, None)
+        positions = new_positions(watermarks, settings.start_from)
         log.info("a new model starts at %s: %s", settings.start_from, positions)
-        return Start(model, 0, positions, None)
+        return Start(new_model(settings), Course("", 0, 0, positions, 0), None)
     check_belongs(checkpoint, settings, topology)
-    positions = start_positions(topic, watermarks, settings.start_from, checkpoint.positions[topic])
-    model = _model(settings, checkpoint)
+    if checkpoint.model_id:
+        raise PersonMustAct(
+            f"the checkpoint of step {checkpoint.step} in {settings.checkpoint.uri} is of delivery=exactly_once",
+            f"set delivery=exactly_once, or {NEW_MODEL}",
+        )
+    saved = checkpoint.positions[topic]
+    check_available(topic, watermarks, saved, saved)
+    positions = {partition: saved.get(partition, 0) for partition in watermarks}
     log.info("resumed from the checkpoint of step %d at %s", checkpoint.step, positions)
-    return Start(model, checkpoint.step, positions, checkpoint.positions)
+    course = Course("", checkpoint.step, checkpoint.trained, positions, 0)
+    return Start(model_of(settings, checkpoint), course, checkpoint.positions)
+
+
+def valid_checkpoints(folder: Path, observer: RejectionObserver) -> Iterator[Checkpoint]:
+    """Those that are whole, newest first; the others are counted and logged."""
+    for path in checkpoints.paths(folder):
+        try:
+            yield checkpoints.read(path)
+        except checkpoints.InvalidCheckpointError as why:
+            observer.checkpoint_rejected()
+            log.error("checkpoint %s is skipped: %s", path, why)
 
 
 def warm_up(settings: Settings) -> None:
     """Compiles the learner, so that a service that says it is ready is: the first time takes a minute."""
-    model = _model(settings, None)
+    model = new_model(settings)
     # Each part is compiled when it happens first. Fast forgetting makes masses be rescaled, `fit` gives classes several
     # prototypes, which are compared now and then.
     model.set_params(update_rows=WARM_UP_ROWS // 4, half_life=WARM_UP_ROWS // 10, max_iters=1)
@@ -84,65 +101,86 @@ def warm_up(settings: Settings) -> None:
         model.learn(rows.X, labels, top_k=settings.predictions.top_k)
 
 
-def _model(settings: Settings, checkpoint: Checkpoint | None) -> FastKMeansClassifier:
-    parameters = settings.core.classifier_parameters()
-    try:
-        if checkpoint is None:
-            return FastKMeansClassifier(**parameters).to(settings.core.device)
+def new_model(settings: Settings) -> FastKMeansClassifier:
+    """One that has learned nothing; raises PersonMustAct for parameters it refuses."""
+    with _refusing():
+        return FastKMeansClassifier(**settings.core.classifier_parameters()).to(settings.core.device)
+
+
+def model_of(settings: Settings, checkpoint: Checkpoint) -> FastKMeansClassifier:
+    """The checkpoint's."""
+    with _refusing():
         model = FastKMeansClassifier.from_state(checkpoint.arrays, checkpoint.model)
-        model.set_params(**parameters)  # those outside the fingerprint, such as n_threads, may have changed
+        # Those outside the fingerprint, such as n_threads, may have changed.
+        model.set_params(**settings.core.classifier_parameters())
         return model.to(settings.core.device)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
     except ValueError as refused:
         raise PersonMustAct(f"the classifier refuses core.*: {refused}", "correct that setting") from None
 
 
 def check_belongs(checkpoint: Checkpoint, settings: Settings, topology: Topology) -> None:
     """Raises PersonMustAct when the checkpoint is another model's."""
-    differing = checkpoints.differences(checkpoint.fingerprint, settings.fingerprint())
-    if differing:
-        raise PersonMustAct(
-            f"the checkpoint of step {checkpoint.step} in {settings.checkpoint.uri} was made with other settings: "
-            + "; ".join(differing),
-            f"set them as the checkpoint has them, or {_NEW_MODEL}",
-        )
+    what = f"the checkpoint of step {checkpoint.step} in {settings.checkpoint.uri}"
+    check_settings(what, checkpoint.fingerprint, settings)
     topic = settings.topics.train
     if topic not in checkpoint.positions:
         raise PersonMustAct(
-            f"the checkpoint of step {checkpoint.step} has learned from topic {', '.join(checkpoint.positions)}, "
-            f"topics.train is {topic}",
-            f"correct topics.train, or {_NEW_MODEL}",
+            f"{what} has learned from topic {', '.join(checkpoint.positions)}, topics.train is {topic}",
+            f"correct topics.train, or {NEW_MODEL}",
         )
-    before, now = checkpoint.topic_ids.get(topic), topology.ids.get(topic)
-    if before is not None and now is not None and before != now:
-        raise PersonMustAct(f"topic {topic} was re-created: its id was {before} and is {now}", _NEW_MODEL)
+    check_ids(checkpoint.topic_ids, topology.ids)
 
 
-def start_positions(
-    topic: str,
-    watermarks: Mapping[int, tuple[int, int]],
-    start_from: Literal["earliest", "latest"],
-    saved: Mapping[int, int] | None,
-) -> dict[int, int]:
-    """Partition -> where to read on; `saved` are a checkpoint's positions, None for a new model."""
-    if saved is None:
-        return {partition: low if start_from == "earliest" else high for partition, (low, high) in watermarks.items()}
-    lost = sorted(saved.keys() - watermarks.keys())
+def check_settings(what: str, fingerprint: Mapping[str, Any], settings: Settings) -> None:
+    """Raises PersonMustAct when `what` was made with other settings."""
+    differing = checkpoints.differences(fingerprint, settings.fingerprint())
+    if differing:
+        raise PersonMustAct(
+            f"{what} was made with other settings: {'; '.join(differing)}", f"set them as they were, or {NEW_MODEL}"
+        )
+
+
+def check_ids(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raises PersonMustAct when a topic of that name is another one than it was."""
+    for topic in before.keys() & now.keys():
+        if before[topic] != now[topic]:
+            raise PersonMustAct(
+                f"topic {topic} was re-created: its id was {before[topic]} and is {now[topic]}", NEW_MODEL
+            )
+
+
+def new_positions(watermarks: Mapping[int, tuple[int, int]], start_from: str) -> dict[int, int]:
+    """Where a new model starts: partition -> offset."""
+    return {partition: low if start_from == "earliest" else high for partition, (low, high) in watermarks.items()}
+
+
+def check_available(
+    topic: str, watermarks: Mapping[int, tuple[int, int]], first: Mapping[int, int], last: Mapping[int, int]
+) -> None:
+    """Raises PersonMustAct unless the records from `first` on are still there; live reading begins at `last`.
+
+    A partition that neither knows appeared later and is read from its beginning.
+    """
+    lost = sorted(last.keys() - watermarks.keys())
     if lost:
-        raise PersonMustAct(f"topic {topic} has lost its partitions {lost}", _NEW_MODEL)
-    positions = {}
+        raise PersonMustAct(f"topic {topic} has lost its partitions {lost}", NEW_MODEL)
     for partition, (low, high) in watermarks.items():
-        position = saved.get(partition, 0)  # a partition that appeared later is read from its beginning
-        if position < low:
+        begin, end = first.get(partition, 0), last.get(partition, 0)
+        if begin < low:
             raise PersonMustAct(
-                f"topic {topic}/{partition} begins at offset {low}, the model goes on at {position}: "
+                f"topic {topic}/{partition} begins at offset {low}, the model goes on at {begin}: "
                 "records were deleted before it learned them",
-                f"lengthen the topic's retention, and {_NEW_MODEL}",
+                f"lengthen the topic's retention, and {NEW_MODEL}",
             )
-        if position > high:
+        if end > high:
             raise PersonMustAct(
-                f"topic {topic}/{partition} ends at offset {high}, the model goes on at {position}: "
+                f"topic {topic}/{partition} ends at offset {high}, the model goes on at {end}: "
                 "it was re-created or lost records",
-                _NEW_MODEL,
+                NEW_MODEL,
             )
-        positions[partition] = position
-    return positions

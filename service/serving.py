@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from prototide.service import checkpoints
-from prototide.service.broker import Sink, Source
+from prototide.service import checkpoints, failpoints
+from prototide.service.broker import CLOSE_TIMEOUT_SECONDS, Sink, Source
 from prototide.service.checkpointing import CheckpointWriter
-from prototide.service.clients import ClientErrors, consumer_properties, producer_properties
+from prototide.service.clients import ClientErrors, consumer_properties, producer_properties, transactional_properties
+from prototide.service.delivering import Delivering, Direct, Transactor
 from prototide.service.drift import DriftMonitor
 from prototide.service.errors import RestartMayHelp
 from prototide.service.health import DeadLetterStorm, Heartbeat, Readiness
 from prototide.service.http_server import HealthServer
+from prototide.service.journal_reader import JournalReader
 from prototide.service.metrics import Metrics, new_registry
-from prototide.service.restoring import restore, warm_up
+from prototide.service.recovery import Recovery
+from prototide.service.restoring import Start, restore, warm_up
 from prototide.service.settings import Settings
 from prototide.service.steps import StepStats
 from prototide.service.stopping import Stopping
-from prototide.service.topics import inspect_topics
+from prototide.service.topic_watch import TopicWatch
+from prototide.service.topics import Topology, inspect_topics
+from prototide.service.transactions import TransactionalSink
+from prototide.service.wishes import Wishes
 from prototide.service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -30,7 +39,7 @@ log = logging.getLogger(__name__)
 OnStep = Callable[[StepStats], None]
 
 
-def serve(settings: Settings, stopping: Stopping, on_step: OnStep | None = None) -> None:
+def serve(settings: Settings, stopping: Stopping, on_step: OnStep | None = None, wishes: Wishes | None = None) -> None:
     """Runs the service until `stopping` says so; raises ServiceError. `on_step` is told of every delivered step."""
     folder = checkpoints.checkpoint_folder(settings.checkpoint.uri)
     metrics = Metrics(
@@ -60,50 +69,138 @@ def serve(settings: Settings, stopping: Stopping, on_step: OnStep | None = None)
             observers.turned(errors.brokers_up)
             return stopping.is_overdue()
 
+        def stopped() -> bool:
+            """The same before the service is live: there is nothing to finish."""
+            return overdue() or stopping.is_requested()
+
         try:
-            topology = inspect_topics(settings, lambda: overdue() or stopping.is_requested())
+            parts = start(settings, folder, metrics, errors, stopped, stopping, wishes or Wishes(), stack)
         except RestartMayHelp:
             if stopping.is_requested():
                 return
             raise
-        source = Source(consumer_properties(settings), settings.topics.train, errors)
-        stack.callback(source.close)
-        sizes = topology.max_message_bytes.values()
-        sink = Sink(producer_properties(settings, min(sizes), max(sizes)), errors, overdue)
+        live(parts, observers, stopping, overdue)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a live service is made of."""
+
+    worker: Worker
+    source: Source
+    writer: CheckpointWriter
+    watch: TopicWatch
+
+
+def start(
+    settings: Settings,
+    folder: Path,
+    metrics: Metrics,
+    errors: ClientErrors,
+    stopped: Callable[[], bool],
+    stopping: Stopping,
+    wishes: Wishes,
+    stack: contextlib.ExitStack,
+) -> Parts:
+    """Everything until the first record may be read; what must be closed again goes to `stack`."""
+    topology = inspect_topics(settings, stopped)
+    source = Source(consumer_properties(settings), settings.topics.train, errors)
+    stack.callback(source.close)
+    sizes = topology.max_message_bytes.values()
+    delivering: Delivering
+    if settings.delivery == "exactly_once":
+        properties = transactional_properties(settings, min(sizes), max(sizes))
+        sink = TransactionalSink(properties, errors, settings.kafka.transaction_deadline_s, stopping.is_overdue)
         stack.callback(sink.close)
-        start = restore(settings, folder, topology, source.watermarks(topology.train_partitions), metrics)
-        metrics.model_restored(start.step, start.model.nbytes)
+        begun = _recovered(settings, folder, topology, source, sink, metrics, errors, stopped, wishes, stack)
+        transactor = Transactor(sink, settings.topics.journal, settings.instance.id, settings.commit.interval_ms / 1000)
+        transactor.start()
+        stack.callback(transactor.close, CLOSE_TIMEOUT_SECONDS)
+        delivering = transactor
+    else:
+        direct = Sink(producer_properties(settings, min(sizes), max(sizes)), errors, stopped)
+        stack.callback(direct.close)
+        if wishes.fresh:
+            _set_aside(folder)
+        begun = restore(settings, folder, topology, source.watermarks(topology.train_partitions), metrics)
         warm_up(settings)
-        source.assign(start.positions)
-        worker = Worker(settings, topology, start.model, source, sink, start.positions, start.step)
-        live(worker, source, CheckpointWriter(settings, folder, metrics, start.saved), observers, stopping)
+        delivering = Direct(direct)
+    metrics.model_restored(begun.course.trained, begun.model.nbytes)
+    source.assign(begun.course.positions)
+    failpoints.reached("assigned")
+    worker = Worker(settings, topology, begun.model, begun.course, source, delivering, wishes.skip)
+    writer = CheckpointWriter(settings, folder, metrics, begun.saved)
+    watch = TopicWatch(settings, topology.ids, errors)
+    return Parts(worker, source, writer, watch)
 
 
-def live(worker: Worker, source: Source, writer: CheckpointWriter, observers: Observers, stopping: Stopping) -> None:
+def _recovered(
+    settings: Settings,
+    folder: Path,
+    topology: Topology,
+    source: Source,
+    sink: TransactionalSink,
+    metrics: Metrics,
+    errors: ClientErrors,
+    stopped: Callable[[], bool],
+    wishes: Wishes,
+    stack: contextlib.ExitStack,
+) -> Start:
+    """The start of `recovery`, in its order."""
+    reader = JournalReader(settings, errors, stopped)
+    stack.callback(reader.close)
+    recovery = Recovery(settings, topology, source, reader, metrics, stopped)
+    if not wishes.fresh:
+        recovery.replay(folder)
+    warm_up(settings)
+    recovery.watch_owner()
+    sink.fence(settings.kafka.startup_timeout_s)
+    failpoints.reached("fenced")
+    recovery.catch_up(fresh=wishes.fresh)
+    if wishes.fresh:
+        _set_aside(folder)
+    return recovery.begin(sink)
+
+
+def _set_aside(folder: Path) -> None:
+    for path in checkpoints.set_aside(folder, f"before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"):
+        log.warning("a new model begins: the earlier one's checkpoint is now %s", path)
+
+
+def live(parts: Parts, observers: Observers, stopping: Stopping, turned: Callable[[], object]) -> None:
     """Steps and what is due between them, until asked to stop; ends with a checkpoint of the last step."""
+    worker, source, writer = parts.worker, parts.source, parts.writer
+
+    def publish(steps: Sequence[StepStats]) -> None:
+        for stats in steps:
+            observers.stepped(stats)
+            writer.committed(stats.number, stats.journal)
+            failpoints.reached("published")
+
     if writer.saved is None:
         writer.submit(worker.snapshot())  # a new model keeps its start positions, whatever `start_from` says
     observers.live()
-    log.info("live at step %d", worker.steps_done)
+    log.info("live at step %d", worker.course.step)
     try:
         while not stopping.is_requested():
-            stats = worker.step()
-            if stats is not None:
-                observers.stepped(stats)
-            else:
-                observers.idle(source.lag(worker.positions))
+            steps = worker.step(turned)
+            publish(steps)
+            if not steps:
+                observers.idle(source.lag(worker.committed.positions))
             observers.turned(source.brokers_up)
-            for partition in source.keep_up(worker.positions):
-                worker.positions[partition] = 0
+            worker.begin_partitions(source.keep_up(worker.committed.positions))
+            parts.watch.check()
             if writer.is_due() and worker.moved_since(writer.saved):
                 writer.submit(worker.snapshot())
+        failpoints.reached("draining")
+        publish(worker.finish(turned))
     except BaseException:
         writer.finish()  # without another one: the model may have learned what was not delivered
         raise
     if worker.moved_since(writer.saved):
         writer.submit(worker.snapshot())
     writer.finish()
-    log.info("stopped at step %d", worker.steps_done)
+    log.info("stopped at step %d", worker.course.step)
 
 
 class Observers:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_origin
 
-from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from prototide.service import settings_sections as sections
@@ -33,8 +33,8 @@ class Settings(Section):
     start_from: Literal["earliest", "latest"] = Field(
         default="earliest", description="where a new model starts; never used once there is a checkpoint"
     )
-    delivery: Literal["at_least_once", "exactly_once"] = Field(
-        default="at_least_once", description="promise for predictions; exactly_once does not exist yet"
+    delivery: Literal["exactly_once", "at_least_once"] = Field(
+        default="exactly_once", description="promise for predictions; at_least_once: for brokers without transactions"
     )
     learn: bool = Field(default=True, description="false: predict only, the model is frozen")
     kafka: sections.Kafka = sections.Kafka()
@@ -65,13 +65,6 @@ class Settings(Section):
             "topics": {"journal": f"{group}.journal"} | _part(data, "topics"),
             "instance": {"id": f"{socket.gethostname()}:{port}"} | _part(data, "instance"),
         }
-
-    @field_validator("delivery")
-    @classmethod
-    def _delivery_exists(cls, value: str) -> str:
-        if value == "exactly_once":
-            raise ValueError("does not exist in this version yet, must be at_least_once")
-        return value
 
     @model_validator(mode="after")
     def _topics_differ(self) -> Self:

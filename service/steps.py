@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """One micro-batch that was predicted, learned and delivered."""
+    """One micro-batch that was predicted, learned and delivered; the last fields are known when it is."""
 
+    number: int  # of the step, those that only predict included
     step: int  # training steps of the model, this one included
     records: int  # records of the train topic, dead letters included
     dead_letters: Mapping[str, int]  # reason -> records
@@ -25,7 +26,8 @@ class StepStats:
     model_bytes: int
     decode_seconds: float
     fit_seconds: float  # one scoring serves predicting and learning
-    commit_seconds: float  # produce, delivery by the broker
-    step_seconds: float
-    latency_seconds: NDArray[np.float64]  # one per record: its timestamp to its prediction's delivery
-    lag: Mapping[tuple[str, int], int]  # (topic, partition) -> records behind the high watermark
+    journal: int | None = None  # offset behind its journal record
+    commit_seconds: float = 0.0  # produce, delivery by the broker
+    step_seconds: float = 0.0
+    latency_seconds: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # record's timestamp to delivery
+    lag: Mapping[tuple[str, int], int] = field(default_factory=dict)  # (topic, partition) -> records still to come

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -39,6 +39,11 @@ class TopicSpec:
     partitions: int
     replication_factor: int
     max_message_bytes: int
+    config: Mapping[str, str] = field(default_factory=dict)  # what else its settings must be
+
+
+# Every step counts, for ever: nothing of the journal may be deleted.
+JOURNAL_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,10 @@ def wanted_topics(settings: Settings, partitions: int, replication_factor: int) 
         settings.topics.predictions: predictions,
         settings.topics.dead_letters: train,
     }
-    return [TopicSpec(name, partitions, replication_factor, size) for name, size in sizes.items()]
+    specs = [TopicSpec(name, partitions, replication_factor, size) for name, size in sizes.items()]
+    if settings.delivery == "exactly_once":
+        specs.append(TopicSpec(settings.topics.journal, 1, replication_factor, 1_048_588, JOURNAL_CONFIG))
+    return specs
 
 
 def create_topics(settings: Settings, specs: Iterable[TopicSpec]) -> dict[str, str]:
@@ -71,12 +79,11 @@ def create_topics(settings: Settings, specs: Iterable[TopicSpec]) -> dict[str, s
     done = {}
     for spec in specs:
         if spec.name in found:
-            raised = _raise_max_message_bytes(admin, spec)
-            suffix = f", max.message.bytes raised to {spec.max_message_bytes}" if raised else ""
-            done[spec.name] = f"exists with {found[spec.name]} partitions{suffix}"
+            changed = _correct(admin, spec)
+            done[spec.name] = ", ".join([f"exists with {_partitions_text(found[spec.name])}", *changed])
         else:
             _create(admin, spec)
-            done[spec.name] = f"created with {spec.partitions} partitions"
+            done[spec.name] = f"created with {_partitions_text(spec.partitions)}"
     return done
 
 
@@ -88,6 +95,9 @@ def inspect_topics(settings: Settings, give_up: Callable[[], bool]) -> Topology:
     found = _partitions(cluster)
     topics = settings.topics
     names = [topics.train, topics.predictions, topics.dead_letters]
+    exactly_once = settings.delivery == "exactly_once"
+    if exactly_once:
+        names.append(topics.journal)
     missing = [name for name in names if name not in found]
     if missing:
         raise PersonMustAct(
@@ -99,7 +109,9 @@ def inspect_topics(settings: Settings, give_up: Callable[[], bool]) -> Topology:
     ids: dict[str, str] = {}
     if cluster.controller_id in cluster.brokers:  # the embedded one has none and lets each question time out
         sizes |= {name: size for name in outputs if (size := _max_message_bytes(admin, name)) is not None}
-        ids = _topic_ids(admin, names)
+        ids = topic_ids(admin, [topics.train, topics.journal] if exactly_once else [topics.train])
+    if exactly_once:
+        _check_exactly_once(admin, settings, found, ids)
     if sizes[topics.predictions] < int(settings.limits.prediction_bytes):
         raise PersonMustAct(
             f"topic {topics.predictions} takes records of {sizes[topics.predictions]} bytes, "
@@ -147,7 +159,7 @@ def _create(admin: AdminClient, spec: TopicSpec) -> None:
         spec.name,
         num_partitions=spec.partitions,
         replication_factor=spec.replication_factor,
-        config={"max.message.bytes": str(spec.max_message_bytes)},
+        config={"max.message.bytes": str(spec.max_message_bytes), **spec.config},
     )
     try:
         _answer(admin.create_topics([topic], request_timeout=REQUEST_TIMEOUT_SECONDS))
@@ -157,20 +169,69 @@ def _create(admin: AdminClient, spec: TopicSpec) -> None:
             raise _cannot(f"create topic {spec.name}", error) from None
 
 
-def _raise_max_message_bytes(admin: AdminClient, spec: TopicSpec) -> bool:
+def _correct(admin: AdminClient, spec: TopicSpec) -> list[str]:
+    """Sets what is not as the service needs it; one phrase for each change."""
     resource = ConfigResource(ResourceType.TOPIC, spec.name)
     try:
         config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
-        if int(config["max.message.bytes"].value) >= spec.max_message_bytes:
-            return False
-        size = str(spec.max_message_bytes)
-        resource.add_incremental_config(
-            ConfigEntry("max.message.bytes", size, incremental_operation=AlterConfigOpType.SET)
-        )
+        wanted = {name: value for name, value in spec.config.items() if config[name].value != value}
+        changed = [f"{name} set to {value}" for name, value in wanted.items()]
+        if int(config["max.message.bytes"].value) < spec.max_message_bytes:
+            wanted["max.message.bytes"] = str(spec.max_message_bytes)
+            changed.append(f"max.message.bytes raised to {spec.max_message_bytes}")
+        if not wanted:
+            return []
+        for name, value in wanted.items():
+            resource.add_incremental_config(ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET))
         _answer(admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
     except KafkaException as failed:
-        raise _cannot(f"raise max.message.bytes of topic {spec.name}", failed.args[0]) from None
-    return True
+        raise _cannot(f"correct the settings of topic {spec.name}", failed.args[0]) from None
+    return changed
+
+
+def _partitions_text(count: int) -> str:
+    return f"{count} partition{'s' * (count != 1)}"
+
+
+def _check_exactly_once(
+    admin: AdminClient, settings: Settings, partitions: Mapping[str, int], ids: Mapping[str, str]
+) -> None:
+    """Raises PersonMustAct for what the journalled protocol cannot run on."""
+    train, journal = settings.topics.train, settings.topics.journal
+    if train not in ids or journal not in ids:
+        raise PersonMustAct(
+            f"the brokers do not tell the ids of the topics {train} and {journal}: they are too old, or embedded, or "
+            "deny Describe on them",
+            "grant it, or set delivery=at_least_once",
+        )
+    if partitions[journal] != 1:
+        raise PersonMustAct(
+            f"journal {journal} has {partitions[journal]} partitions, it must have 1",
+            "name another one by topics.journal, which `prototide topics create` makes",
+        )
+    config = topic_config(admin, journal)
+    wrong = [f"{name}={config[name]}" for name, value in JOURNAL_CONFIG.items() if config[name] != value]
+    if wrong:
+        raise PersonMustAct(
+            f"journal {journal} has {', '.join(wrong)}: its records must stay for ever",
+            "`prototide topics create` corrects it",
+        )
+    if "compact" in topic_config(admin, train)["cleanup.policy"]:
+        raise PersonMustAct(
+            f"topic {train} has cleanup.policy={topic_config(admin, train)['cleanup.policy']}: compaction deletes "
+            "records that a replay needs",
+            "set its cleanup.policy=delete",
+        )
+
+
+def topic_config(admin: AdminClient, name: str) -> dict[str, str]:
+    """The topic's settings; raises PersonMustAct where the brokers do not tell."""
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    try:
+        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+    except KafkaException as failed:
+        raise service_error(failed.args[0], f"asking for the settings of topic {name} (DescribeConfigs)") from None
+    return {key: entry.value for key, entry in config.items()}
 
 
 def _max_message_bytes(admin: AdminClient, name: str) -> int | None:
@@ -184,7 +245,8 @@ def _max_message_bytes(admin: AdminClient, name: str) -> int | None:
         return None
 
 
-def _topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
+def topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
+    """Topic -> id, of those that the brokers tell."""
     ids = {}
     for name, future in admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_SECONDS).items():
         try:

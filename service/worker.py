@@ -1,32 +1,32 @@
 """The loop's one step: records in, predicted and learned, delivered.
 
-As data: bytes -> `wire` -> batches -> `stacking` -> one `learn` -> `outputs` -> `broker` -> `StepStats`.
+As data: bytes -> `wire` -> batches -> `folding` (one `learn`) -> outputs and a journal record -> `delivering` ->
+`StepStats`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from prototide.service.broker import Output, Record
+from prototide.service import failpoints
 from prototide.service.checkpoints import Checkpoint, Positions
-from prototide.service.errors import PersonMustAct
+from prototide.service.course import Course
+from prototide.service.delivering import Committed, Delivering, Delivery
+from prototide.service.folding import Folded, fold
 from prototide.service.gathering import Gatherer, RecordSource, Taken
-from prototide.service.outputs import (
-    dead_letter_outlet,
-    dead_letter_output,
-    prediction_outlet,
-    prediction_output,
-)
+from prototide.service.journal import Range, Step
+from prototide.service.outlets import live_outlets
 from prototide.service.settings import Settings
-from prototide.service.stacking import Rows, stack, unknown, wrong
+from prototide.service.stacking import unknown, wrong
 from prototide.service.steps import StepStats
 from prototide.service.topics import Topology
-from prototide.service.wire import Batch, Predictions, RejectedRecord
+from prototide.service.wire import RejectedRecord
 
 
 class LaggingSource(RecordSource, Protocol):
@@ -36,62 +36,133 @@ class LaggingSource(RecordSource, Protocol):
         """Records between the positions and the ends: (topic, partition) -> count."""
 
 
-class OutputSink(Protocol):
-    """Where outputs go; `broker.Sink`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """A step in memory, not committed yet: what is told of it when it is."""
 
-    def deliver(self, outputs: Sequence[Output]) -> None:
-        """Returns when every output is acknowledged; raises ServiceError when one cannot be."""
+    course: Course  # behind it; its journal offset is not known yet
+    stats: StepStats
+    timestamps_ms: np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Worker:
-    """Holds the model, where it is in the stream, and records that were decoded but wait for the next step."""
+    """Holds the model, where it is in the stream (learned, and committed), and records that wait for the next step."""
 
     def __init__(
         self,
         settings: Settings,
         topology: Topology,
         model: Any,
+        course: Course,
         source: LaggingSource,
-        sink: OutputSink,
-        positions: Mapping[int, int],
-        step: int = 0,
+        delivering: Delivering,
+        skip: Collection[tuple[int, int]] = (),
     ) -> None:
-        """`positions`: partition -> offset of the first record that `model` has not seen, after `step` steps."""
+        """`model` is at `course`. `skip`: (partition, offset) of records that a person wants as dead letters."""
         self.model = model
-        self.steps_done = step
-        self.positions = dict(positions)
+        self.course = course  # of the model in memory
+        self.committed = course  # what everybody may know
         self._settings = settings
         self._topology = topology
         self._source = source
-        self._gatherer = Gatherer(settings, source)
-        self._sink = sink
-        self._predictions = prediction_outlet(settings, topology)
-        self._dead_letters = dead_letter_outlet(settings, topology)
+        self._gatherer = Gatherer(settings, source, skip)
+        self._delivering = delivering
+        self._outlets = live_outlets(settings, topology)
+        self._uncommitted: deque[Learned] = deque()
 
-    def step(self) -> StepStats | None:
-        """One micro-batch: predicted, learned, delivered; None when no record came.
+    def step(self, turned: Callable[[], object] = lambda: None) -> list[StepStats]:
+        """One micro-batch: predicted, learned, handed over; returns the steps that have been committed by now.
 
-        The positions move only after the brokers acknowledged every output: after a crash the step is done again.
+        The model in memory is ahead of what is committed by at most the steps of two transactions. After a crash these
+        are done again, from the records. `turned` is called now and then while brokers are waited for.
         """
         # 1. Gather and decode.
         taken, decode_seconds = self._gatherer.gather()
-        if not taken:
-            return None
-        started = time.perf_counter()
-        # 2. Predict each row, then learn it.
-        batches = [each.decoded for each in taken if isinstance(each.decoded, Batch)]
-        rows = stack(batches) if batches else None
-        learned = self._learn(rows, taken) if rows is not None else None
-        fitted = time.perf_counter()
-        # 3. Deliver.
-        self._sink.deliver(self._outputs(taken, rows, learned))
-        delivered = time.perf_counter()
-        # 4. Only now the step has happened.
-        self._advance(taken)
+        if taken:
+            failpoints.reached("gathered")
+            # 2. Predict each row, then learn it: the model of step s - 1 becomes that of step s, in memory.
+            folded = fold(self.model, taken, self.course.trained, self._outlets, learn=self._settings.learn)
+            failpoints.reached("learned")
+            # 3. Hand over what one transaction holds: predictions, dead letters, the journal record.
+            delivery = self._advance(folded, decode_seconds)
+            self._delivering.submit(delivery, turned)
+        # 4. Only what is committed has happened.
+        return self._publish()
+
+    def finish(self, turned: Callable[[], object] = lambda: None) -> list[StepStats]:
+        """Returns when every learned step is committed."""
+        self._delivering.finish(turned)
+        return self._publish()
+
+    def snapshot(self) -> Checkpoint:
+        """The model as it is between two steps, and what belongs to it; later steps do not change it."""
+        arrays, model = self.model.state()
+        return Checkpoint(
+            step=self.course.step,
+            trained=self.course.trained,
+            positions={self._settings.topics.train: dict(self.course.positions)},
+            arrays=arrays,
+            model=model,
+            model_id=self.course.model,
+            journal=self.committed.journal if self.committed.step == self.course.step else None,
+            fingerprint=self._settings.fingerprint(),
+            topic_ids=self._topology.ids,
+        )
+
+    def moved_since(self, positions: Positions | None) -> bool:
+        """Whether the worker is elsewhere than at `positions`."""
+        return positions is None or positions.get(self._settings.topics.train) != self.course.positions
+
+    def begin_partitions(self, partitions: Collection[int]) -> None:
+        """Partitions that appeared are read from their beginning."""
+        zeros = dict.fromkeys(partitions, 0)
+        self.course = replace(self.course, positions={**zeros, **self.course.positions})
+        self.committed = replace(self.committed, positions={**zeros, **self.committed.positions})
+
+    def _advance(self, folded: Folded, decode_seconds: float) -> Delivery:
+        ranges = self._ranges(folded.taken)
+        learn, before = self._settings.learn, self.course
+        self.course = Course(
+            model=before.model,
+            step=before.step + 1,
+            trained=before.trained + learn,
+            positions={**before.positions, **{each.partition: each.end for each in ranges}},
+            journal=before.journal,
+        )
+        stamps = np.array([each.record.timestamp_ms for each in folded.taken if each.record.timestamp_ms], np.float64)
+        self._uncommitted.append(Learned(self.course, self._stats(folded, decode_seconds), stamps))
+        entry = Step(
+            model=before.model,
+            instance=self._settings.instance.id,
+            time_ms=time.time_ns() // 1_000_000,
+            number=self.course.step,
+            learned=learn,
+            ranges=ranges,
+            values_crc=folded.values_crc,
+            predictions_crc=folded.predictions_crc,
+            dead_letters=len(folded.dead_letters),
+            skipped=_skipped(folded.taken),
+            encoding=self._outlets.encoding,
+        )
+        return Delivery(self.course.step, [*folded.predictions, *folded.dead_letters], entry)
+
+    def _ranges(self, taken: Sequence[Taken]) -> tuple[Range, ...]:
+        """Each partition's part of the step, from where the one before it ended."""
+        counts: dict[int, int] = {}
+        ends: dict[int, int] = {}
+        for partition, offset in ((each.record.partition, each.record.offset) for each in taken):
+            counts[partition] = counts.get(partition, 0) + 1
+            ends[partition] = offset + 1
+        at = self.course.positions
+        return tuple(Range(each, at.get(each, 0), ends[each], count) for each, count in counts.items())
+
+    def _stats(self, folded: Folded, decode_seconds: float) -> StepStats:
+        learned, rows = folded.learned, folded.rows
         return StepStats(
-            step=self.steps_done,
-            records=len(taken),
-            dead_letters=_reasons(taken),
+            number=self.course.step,
+            step=self.course.trained,
+            records=len(folded.taken),
+            dead_letters=_reasons(folded.taken),
             rows=0 if rows is None else len(rows),
             rows_learned=0 if learned is None else int(learned.stats.get("rows", 0)),
             rows_unknown=0 if learned is None else unknown(learned.labels),
@@ -100,74 +171,25 @@ class Worker:
             class_shift={} if learned is None else self._class_shift(),
             model_bytes=self.model.nbytes,
             decode_seconds=decode_seconds,
-            fit_seconds=fitted - started,
-            commit_seconds=delivered - fitted,
-            step_seconds=decode_seconds + delivered - started,
-            latency_seconds=_latency(taken),
-            lag=self._source.lag(self.positions),
+            fit_seconds=folded.learn_seconds,
         )
 
-    def snapshot(self) -> Checkpoint:
-        """The model as it is between two steps, and what belongs to it; later steps do not change it."""
-        arrays, model = self.model.state()
-        positions = {self._settings.topics.train: dict(self.positions)}
-        return Checkpoint(self.steps_done, positions, arrays, model, self._settings.fingerprint(), self._topology.ids)
+    def _publish(self) -> list[StepStats]:
+        return [self._happened(each) for each in self._delivering.committed()]
 
-    def moved_since(self, positions: Positions | None) -> bool:
-        """Whether the worker is elsewhere than at `positions`."""
-        return positions is None or positions.get(self._settings.topics.train) != self.positions
-
-    def _learn(self, rows: Rows, taken: Sequence[Taken]) -> Any:
-        labels, weights = (rows.labels, rows.weights) if self._settings.learn else (None, None)
-        try:
-            return self.model.learn(rows.X, labels, weights, top_k=self._settings.predictions.top_k)
-        except Exception as failed:
-            sources = f"{taken[0].record.source} to {taken[-1].record.source}"
-            raise PersonMustAct(
-                f"the model failed on the records {sources}: {failed!r}",
-                "report it with these records; nothing of them was learned or sent",
-            ) from failed
-
-    def _outputs(self, taken: Sequence[Taken], rows: Rows | None, learned: Any) -> list[Output]:
-        outputs, number = [], 0
-        for record, decoded in ((each.record, each.decoded) for each in taken):
-            if isinstance(decoded, RejectedRecord):
-                outputs.append(dead_letter_output(record, decoded, self._dead_letters))
-                continue
-            assert rows is not None  # there is a batch
-            predictions = self._cut(record, decoded, learned, slice(rows.bounds[number], rows.bounds[number + 1]))
-            number += 1
-            outputs.append(self._sized(record, predictions))
-        return outputs
-
-    def _cut(self, record: Record, batch: Batch, learned: Any, part: slice) -> Predictions:
-        """One record's predictions out of the step's."""
-        k = self._settings.predictions.top_k
-        return Predictions(
-            source=(record.topic, record.partition, record.offset),
-            step=self.steps_done,
-            labels=learned.labels[part],
-            scores=learned.scores[part],
-            prototypes=learned.prototypes[part],
-            top_k=k or None,
-            top_labels=list(chain.from_iterable(learned.top_labels[part])) if k else None,
-            top_probs=learned.top_probs[part].ravel() if k else None,
-            truth=batch.truth,
-            ids=batch.ids,
-            ts=record.timestamp_ms if batch.ts is None else batch.ts,
+    def _happened(self, committed: Committed) -> StepStats:
+        learned = self._uncommitted.popleft()
+        assert learned.course.step == committed.number  # they are committed in order
+        journal = learned.course.journal if committed.journal is None else committed.journal
+        self.committed = replace(learned.course, journal=journal)
+        return replace(
+            learned.stats,
+            journal=committed.journal,
+            commit_seconds=committed.seconds,
+            step_seconds=learned.stats.decode_seconds + learned.stats.fit_seconds + committed.seconds,
+            latency_seconds=np.maximum(0.0, committed.at - learned.timestamps_ms / 1000),
+            lag=self._source.lag(self.committed.positions),
         )
-
-    def _sized(self, record: Record, predictions: Predictions) -> Output:
-        try:
-            return prediction_output(record, predictions, self._predictions, self._settings)
-        except ValueError as failed:
-            raise PersonMustAct(f"record {record.source}: {failed}", "start again after that") from None
-
-    def _advance(self, taken: Sequence[Taken]) -> None:
-        for each in taken:
-            self.positions[each.record.partition] = each.record.offset + 1
-        if self._settings.learn:
-            self.steps_done += 1
 
     def _class_shift(self) -> dict[str, float]:
         moved = self.model.moved_classes(self._settings.metrics.top_classes)
@@ -182,6 +204,5 @@ def _reasons(taken: Sequence[Taken]) -> dict[str, int]:
     return counts
 
 
-def _latency(taken: Sequence[Taken]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    sent = np.array([each.record.timestamp_ms for each in taken if each.record.timestamp_ms], np.float64)
-    return np.maximum(0.0, time.time() - sent / 1000)
+def _skipped(taken: Sequence[Taken]) -> tuple[tuple[int, int], ...]:
+    return tuple((each.record.partition, each.record.offset) for each in taken if each.skipped)

@@ -31,6 +31,7 @@ PROVIDERS = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/proto
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/prototide.json").read_text())
 
 A_STEP = StepStats(
+    number=1,
     step=1,
     records=1,
     dead_letters={"decode": 1},

@@ -27,8 +27,8 @@ class Observer:
         self.failures += 1
 
 
-def checkpoint(step: int) -> Checkpoint:
-    return Checkpoint(step, {"train": {0: step}}, {"a": np.ones(3)}, {}, {}, {})
+def checkpoint(step: int, journal: int | None = 0) -> Checkpoint:
+    return Checkpoint(step, step, {"train": {0: step}}, {"a": np.ones(3)}, {}, {}, {}, journal=journal)
 
 
 def writer(folder: Path, observer: Observer, interval_s: float = 0.001, keep: int = 2) -> CheckpointWriter:
@@ -64,3 +64,23 @@ def test_none_is_due_before_the_interval_is_over(tmp_path: Path) -> None:
     subject = writer(tmp_path, Observer(), interval_s=1000)
     assert not subject.is_due()
     subject.finish()
+
+
+def test_a_snapshot_waits_until_its_step_is_committed(tmp_path: Path) -> None:
+    observer = Observer()
+    subject = writer(tmp_path, observer)
+    subject.submit(checkpoint(2, journal=None))
+    subject.committed(1, 11)
+    assert not subject.is_due()
+    subject.committed(2, 12)
+    subject.finish()
+    assert observer.written == [2]
+    assert checkpoints.read(checkpoints.paths(tmp_path)[0]).journal == 12
+
+
+def test_a_snapshot_whose_step_is_never_committed_is_never_written(tmp_path: Path) -> None:
+    subject = writer(tmp_path, Observer())
+    subject.submit(checkpoint(2, journal=None))
+    subject.committed(1, 11)
+    subject.finish()
+    assert checkpoints.paths(tmp_path) == []

@@ -16,6 +16,7 @@ from prototide.service.errors import PersonMustAct
 def checkpoint(step: int = 7) -> Checkpoint:
     return Checkpoint(
         step=step,
+        trained=step - 1,
         positions={"train": {0: 11, 10: 0}},
         arrays={
             "floats": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -28,11 +29,13 @@ def checkpoint(step: int = 7) -> Checkpoint:
         model={"labels": [1, "1", '"sha256":"', "ä\n", 2**62]},
         fingerprint={"core.k_init": 3, "core.half_life": None},
         topic_ids={"train": "an-id"},
+        model_id="a-model",
+        journal=99,
     )
 
 
 def assert_same(one: Checkpoint, other: Checkpoint) -> None:
-    for name in ("step", "positions", "model", "fingerprint", "topic_ids"):
+    for name in ("step", "trained", "positions", "model", "fingerprint", "topic_ids", "model_id", "journal"):
         assert getattr(one, name) == getattr(other, name)
     assert one.arrays.keys() == other.arrays.keys()
     for name, array in one.arrays.items():

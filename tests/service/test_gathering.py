@@ -10,7 +10,7 @@ from tests.support.stream import MemoryStream, batch
 
 
 def settings(*overrides: str) -> Settings:
-    return load(None, ["delivery=at_least_once", *overrides], {})
+    return load(None, list(overrides), {})
 
 
 def offsets(stream: MemoryStream, gatherer: Gatherer) -> list[tuple[int, int]]:

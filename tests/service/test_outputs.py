@@ -7,10 +7,7 @@ import pytest
 
 from prototide.service.broker import Record
 from prototide.service.outputs import Outlet, dead_letter_output, prediction_output
-from prototide.service.settings import load
 from prototide.service.wire import DeadLetterReason, Predictions, RejectedRecord, decode_predictions
-
-SETTINGS = load(None, [], {})
 
 
 def record(value: bytes | None = b"v", key: bytes | None = b"k", headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
@@ -41,14 +38,14 @@ def test_the_partition_is_the_sources_modulo_how_many_there_are() -> None:
 
 
 def test_a_prediction_that_fits_is_whole() -> None:
-    output = prediction_output(record(), predictions(), outlet(), SETTINGS)
+    output = prediction_output(record(), predictions(), outlet(), "msgpack")
     assert decode_predictions(output.value).ids == list(range(50))
     assert [name for name, _ in output.headers] == ["prototide-version", "prototide-source"]
 
 
 @pytest.mark.parametrize("max_bytes", range(1_900, 5_000, 100))
 def test_a_prediction_stays_inside_the_limit_with_key_and_headers(max_bytes: int) -> None:
-    output = prediction_output(record(), predictions(), outlet(max_bytes), SETTINGS)
+    output = prediction_output(record(), predictions(), outlet(max_bytes), "msgpack")
     sent = decode_predictions(output.value)
     size = len(output.value) + len(output.key or b"") + sum(len(n) + len(v or b"") for n, v in output.headers)
     assert size <= max_bytes
@@ -58,7 +55,7 @@ def test_a_prediction_stays_inside_the_limit_with_key_and_headers(max_bytes: int
 
 
 def test_the_key_is_the_last_to_be_left_out() -> None:
-    output = prediction_output(record(key=b"k" * 9_900), predictions(), outlet(), SETTINGS)
+    output = prediction_output(record(key=b"k" * 9_900), predictions(), outlet(), "msgpack")
     assert output.key is None
     assert dict(output.headers)["prototide-shortened"] == "1"
     assert len(decode_predictions(output.value).labels) == 50
@@ -66,7 +63,7 @@ def test_the_key_is_the_last_to_be_left_out() -> None:
 
 def test_a_prediction_that_cannot_fit_says_so() -> None:
     with pytest.raises(ValueError, match=r"limits\.prediction_bytes"):
-        prediction_output(record(), predictions(), outlet(1_000), SETTINGS)
+        prediction_output(record(), predictions(), outlet(1_000), "msgpack")
 
 
 REJECTED = RejectedRecord(DeadLetterReason.SCHEMA, "shape must be two ints")

@@ -12,7 +12,7 @@ from prototide.core import FastKMeansClassifier
 from prototide.service import checkpoints
 from prototide.service.checkpoints import Checkpoint
 from prototide.service.errors import PersonMustAct
-from prototide.service.restoring import restore, start_positions
+from prototide.service.restoring import check_available, restore
 from prototide.service.settings import Settings, load
 from prototide.service.topics import Topology
 
@@ -35,7 +35,7 @@ def checkpoint(**more: Any) -> Checkpoint:
     model = FastKMeansClassifier(**settings().core.classifier_parameters())
     model.fit_batch(sparse.eye(4, format="csr", dtype=np.float32), ["a", "b", 1, "1"])
     arrays, metadata = model.state()
-    made = Checkpoint(3, {"train": {0: 10, 1: 55}}, arrays, metadata, settings().fingerprint(), {"train": "id-1"})
+    made = Checkpoint(3, 3, {"train": {0: 10, 1: 55}}, arrays, metadata, settings().fingerprint(), {"train": "id-1"})
     return replace(made, **more)
 
 
@@ -49,14 +49,14 @@ def refused(made: Checkpoint, folder: Path, *overrides: str) -> str:
 def test_without_a_checkpoint_a_new_model_starts_where_the_settings_say(tmp_path: Path) -> None:
     for start_from, expected in (("earliest", {0: 0, 1: 50}), ("latest", {0: 100, 1: 60})):
         start = restore(settings(f"start_from={start_from}"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
-        assert (start.step, start.positions, start.saved) == (0, expected, None)
+        assert (start.course.step, start.course.positions, start.saved) == (0, expected, None)
         assert isinstance(start.model, FastKMeansClassifier)
 
 
 def test_a_checkpoint_goes_on_at_its_offsets_whatever_start_from_says(tmp_path: Path) -> None:
     checkpoints.write(tmp_path, checkpoint(), "me")
     start = restore(settings("start_from=latest"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
-    assert (start.step, start.positions, start.saved) == (3, {0: 10, 1: 55}, {"train": {0: 10, 1: 55}})
+    assert (start.course.step, start.course.positions, start.saved) == (3, {0: 10, 1: 55}, {"train": {0: 10, 1: 55}})
     assert start.model.classes_.tolist() == [1, "1", "a", "b"]
 
 
@@ -65,7 +65,7 @@ def test_a_broken_checkpoint_is_counted_and_the_one_before_it_used(tmp_path: Pat
     broken = checkpoints.write(tmp_path, checkpoint(step=4), "me")
     broken.write_bytes(broken.read_bytes()[:-8])
     rejections = Rejections()
-    assert restore(settings(), tmp_path, TOPOLOGY, WATERMARKS, rejections).step == 3
+    assert restore(settings(), tmp_path, TOPOLOGY, WATERMARKS, rejections).course.step == 3
     assert rejections.count == 1
 
 
@@ -93,8 +93,14 @@ def test_a_device_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         restore(settings("core.device=cuda:99"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
 
 
-def test_a_new_partition_starts_at_its_beginning() -> None:
-    assert start_positions("train", {0: (0, 9), 1: (0, 4)}, "latest", {0: 5}) == {0: 5, 1: 0}
+def test_an_exactly_once_checkpoint_is_not_continued_at_least_once(tmp_path: Path) -> None:
+    assert "delivery=exactly_once" in refused(checkpoint(model_id="m", journal=7), tmp_path)
+
+
+def test_a_new_partition_starts_at_its_beginning(tmp_path: Path) -> None:
+    checkpoints.write(tmp_path, checkpoint(positions={"train": {0: 10}}), "me")
+    start = restore(settings(), tmp_path, TOPOLOGY, {0: (0, 100), 1: (0, 60)}, Rejections())
+    assert start.course.positions == {0: 10, 1: 0}
 
 
 @pytest.mark.parametrize(
@@ -108,4 +114,4 @@ def test_a_new_partition_starts_at_its_beginning() -> None:
 )
 def test_records_that_are_gone_are_never_skipped_silently(watermarks: dict[int, tuple[int, int]], says: str) -> None:
     with pytest.raises(PersonMustAct, match=says):
-        start_positions("train", watermarks, "earliest", {0: 5, 1: 5})
+        check_available("train", watermarks, {0: 5, 1: 5}, {0: 5, 1: 5})

@@ -50,7 +50,7 @@ def test_defaults_are_those_of_the_specification() -> None:
             "topics.dead_letters": "dead-letters",
             "topics.journal": "<kafka.group_id>.journal",
             "start_from": "earliest",
-            "delivery": "at_least_once",
+            "delivery": "exactly_once",
             "learn": "true",
             "batch.max_rows": "4096",
             "batch.max_wait_ms": "5",
@@ -230,10 +230,6 @@ def test_several_problems_are_told_at_once_in_one_line(tmp_path: Path) -> None:
     told = problem("batch.max_rows=0", "http.port=70000", "nobody.knows=1", PROTOTIDE_LOG__LEVEL="loud")
     assert all(part in told for part in ("batch.max_rows", "http.port", "nobody.knows", "log.level"))
     assert "\n" not in told
-
-
-def test_exactly_once_is_refused_until_it_exists() -> None:
-    assert "delivery = 'exactly_once' (--set): does not exist in this version yet" in problem("delivery=exactly_once")
 
 
 @pytest.mark.parametrize(

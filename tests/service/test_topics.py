@@ -53,7 +53,12 @@ def test_missing_topics_are_named_with_the_command_that_makes_them() -> None:
 
 def test_a_broker_that_cannot_tell_sizes_and_ids_is_enough() -> None:
     with embedded_broker(NAMES) as brokers:
-        topology = inspect_topics(settings(brokers), lambda: False)
+        topology = inspect_topics(settings(brokers, "delivery=at_least_once"), lambda: False)
     assert topology.train_partitions == (0, 1, 2, 3)
     assert topology.partitions == dict.fromkeys(NAMES, 4)
     assert topology.ids == {}
+
+
+def test_a_broker_without_ids_cannot_be_exactly_once() -> None:
+    with embedded_broker([*NAMES, "prototide.journal"]) as brokers, pytest.raises(PersonMustAct, match="at_least_once"):
+        inspect_topics(settings(brokers), lambda: False)

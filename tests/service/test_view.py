@@ -34,6 +34,7 @@ def progress(clock: Clock) -> Progress:
 def step(*, rows: int = 100, errors: str = "", dead: int = 0, classes: int = 7) -> StepStats:
     """A step; `errors` has a character a scored row, x where the prediction was wrong."""
     return StepStats(
+        number=1,
         step=1,
         records=2,
         dead_letters={"decode": dead} if dead else {},

@@ -13,7 +13,9 @@ from scipy import sparse
 
 from prototide.core import Learned, LearnStats
 from prototide.service.broker import Output, Record
+from prototide.service.delivering import Committed, Delivery
 from prototide.service.errors import RestartMayHelp
+from prototide.service.journal import Step
 from prototide.service.wire import encode_batch
 
 
@@ -25,6 +27,9 @@ class MemoryStream:
     delivered: list[Output] = field(default_factory=list)
     ends: Counter[int] = field(default_factory=Counter)  # partition -> next offset to be written
     brokers_away: bool = False
+    slow: bool = False  # a step is committed only when the next one has come
+    journal: list[Step] = field(default_factory=list)
+    undecided: list[Committed] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)  # how many records each consume wanted
 
     def send(self, value: bytes | None, partition: int = 0, key: bytes | None = None, **more: Any) -> Record:
@@ -46,10 +51,22 @@ class MemoryStream:
     def lag(self, positions: Mapping[int, int]) -> dict[tuple[str, int], int]:
         return {("train", partition): self.ends[partition] - offset for partition, offset in positions.items()}
 
-    def deliver(self, outputs: Sequence[Output]) -> None:
+    def submit(self, delivery: Delivery, turned: Callable[[], object]) -> None:
         if self.brokers_away:
             raise RestartMayHelp("not delivered", "start again")
-        self.delivered += outputs
+        self.delivered += delivery.outputs
+        assert delivery.entry is not None
+        self.journal.append(delivery.entry)
+        self.undecided.append(Committed(delivery.number, 10 + len(self.journal), 0.0, 1.0))
+
+    def committed(self) -> list[Committed]:
+        if self.slow and len(self.undecided) < 2:
+            return []
+        done, self.undecided = self.undecided, []
+        return done
+
+    def finish(self, turned: Callable[[], object]) -> None:
+        self.slow = False
 
     def to(self, topic: str) -> list[Output]:
         return [output for output in self.delivered if output.topic == topic]
