@@ -10,7 +10,7 @@ from typing import Any, Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from prototide.core.calibration import Calibration, probabilities
+from prototide.core.calibration import Calibration
 from prototide.core.engines.frozen import FrozenEngine
 from prototide.core.engines.movement import Movement
 from prototide.core.engines.plain import PlainEngine, Step
@@ -187,7 +187,7 @@ class Model:
         return Learned(labels, winning, ids, stats, names[classes[:, :top_k]].tolist(), probs)
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return probabilities(scores, self.calibration.b, self.parameters["soft_type"], self.parameters["temperature"])
+        return self.calibration.probabilities(scores, self.parameters["temperature"])
 
     def winners(self, rows: CsrRows) -> list[Label]:
         """The best class of each row; the heaviest prototype's for rows that are no points."""
@@ -221,8 +221,10 @@ class Model:
         number = {name: at for at, name in enumerate(self.labels.names)}
         winner = column[[number[label] for label in self.winners(rows)]] if rows.count else np.zeros(0, np.int64)
         each = np.arange(rows.count)
-        tied = p.argmax(axis=1) != winner
-        p[each[tied], winner[tied]] = np.nextafter(p[tied].max(axis=1, initial=0.0), 2.0)
+        best = p.argmax(axis=1) if rows.count else winner
+        tied = best != winner
+        row, first, answered = each[tied], best[tied], winner[tied]
+        p[row, first], p[row, answered] = p[row, answered], np.nextafter(p[row, first], 2.0)
         return p
 
     def as_known(self, rows: CsrRows) -> CsrRows:

@@ -17,11 +17,11 @@ scores = hnp.arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)),
 
 
 @SOFT_TYPES
-@given(scores=scores, b=st.floats(0.05, 100), temperature=st.floats(0.1, 10))
+@given(scores=scores, b=st.floats(0.05, 100))
 def test_probabilities_sum_to_one_and_follow_the_scores(
-    soft_type: str, scores: NDArray[np.float64], b: float, temperature: float
+    soft_type: str, scores: NDArray[np.float64], b: float
 ) -> None:
-    p = probabilities(scores, b, soft_type, temperature)
+    p = probabilities(scores, b, soft_type)
     np.testing.assert_allclose(p.sum(axis=1), 1)
     order = np.argsort(scores, axis=1)
     assert (np.diff(np.take_along_axis(p, order, axis=1), axis=1) >= 0).all()
@@ -29,13 +29,13 @@ def test_probabilities_sum_to_one_and_follow_the_scores(
 
 def test_probabilities_follow_their_formulae() -> None:
     scores = np.array([[1.0, 0.5, -3.0], [0.0, 0.0, 0.0]])
-    np.testing.assert_allclose(probabilities(scores, 4.0, "softmax", 2.0), softmax(4.0 * scores / 2.0, axis=1))
-    np.testing.assert_allclose(probabilities(scores, 2.0, "linear", 2.0), [[1 / 1.75, 0.75 / 1.75, 0], [1 / 3] * 3])
+    np.testing.assert_allclose(probabilities(scores, 4.0, "softmax"), softmax(4.0 * scores, axis=1))
+    np.testing.assert_allclose(probabilities(scores, 2.0, "linear"), [[1 / 1.75, 0.75 / 1.75, 0], [1 / 3] * 3])
 
 
 @SOFT_TYPES
 def test_a_class_without_prototypes_has_no_probability_and_a_row_without_classes_none_at_all(soft_type: str) -> None:
-    p = probabilities(np.array([[0.0, -np.inf], [-np.inf, -np.inf]]), 1.0, soft_type, 1.0)
+    p = probabilities(np.array([[0.0, -np.inf], [-np.inf, -np.inf]]), 1.0, soft_type)
     assert p.tolist() == [[1, 0], [0, 0]]
 
 
