@@ -3,10 +3,10 @@
     softmax: p_c ~ exp(b (s_c - s_best))             b minimises the log loss
     linear:  p_c ~ ReLU(1 - (s_best - s_c) / b)      b minimises the Brier score
 
-b is the best of a grid (steps of 19 %) by exponentially forgetting loss. The map sends the best class's probability q to
-the share of rows that were right where q was said (isotonic, over knots, forgetting); the other classes share the rest in
-their proportions (evenly, where linear gave them nothing). Both learn from labelled rows, each judged by the scores it had
-before it was learned. `temperature` sharpens or flattens softmax afterwards: p_c^(1 / temperature).
+b is the best of a grid (steps of 19 %) by exponentially forgetting loss. The map sends the best class's probability q
+to the share of rows that were right where q was said (isotonic, over knots, forgetting); the other classes share the
+rest in their proportions (evenly, where linear gave them nothing). Both learn from labelled rows, each judged by the
+scores it had before it was learned. `temperature` sharpens or flattens softmax afterwards: p_c^(1 / temperature).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Calibration:
         mapped = np.where(rest > 0, np.maximum(mapped, runner_up / (1 + runner_up)), said)
         corrected = others * np.divide(1 - mapped, rest, out=np.zeros_like(rest), where=rest > 0)[:, None]
         corrected[row, best] = mapped
-        return corrected
+        return np.asarray(corrected)
 
     def learn(self, scores: NDArray[np.float64], truth: NDArray[np.int32]) -> None:
         """Takes in rows with their truth: scores (n, classes), -inf without prototypes; truth (n,) class numbers."""

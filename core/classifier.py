@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numba
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from prototide.core import fitting, introspection
 from prototide.core.introspection import Explanation, Prototypes
 from prototide.core.labels import Label, as_array, checked_labels, checked_weights
-from prototide.core.model import Learned, LearnStats, Model
+from prototide.core.model import Learned, LearnStats, Model, new_engine
 from prototide.core.parameters import check_parameters
 from prototide.core.rows import CsrRows, canonical_rows
 
@@ -86,6 +86,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Column names, when `fit` or the first `partial_fit` was given a table that has them.
 
     """
+
+    _engine: ClassVar[str] = "auto"  # tests name one
 
     def __init__(
         self,
@@ -190,7 +192,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
         if not any(label is not None for label in labels):
             raise ValueError(f"fit needs at least one labelled row, got X of shape ({rows.count}, {rows.width})")
-        fresh = Model(self._parameters())
+        fresh = Model(self._parameters(), self._engine)
         with self._threads():
             fitting.fit(fresh, rows, labels, weight, verbose)
         self._fitted = fresh
@@ -272,6 +274,13 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return self._need().width
 
     @property
+    def engine(self) -> str:
+        """What computes: "indexed", "plain" (half precision) or "frozen"."""
+        return (
+            self._fitted.engine.name if hasattr(self, "_fitted") else new_engine(self._parameters(), self._engine).name
+        )
+
+    @property
     def nbytes(self) -> int:
         """Bytes held by the model's arrays."""
         return self._fitted.engine.nbytes if hasattr(self, "_fitted") else 0
@@ -340,7 +349,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if isinstance(parameters["k_list"], Mapping):
             parameters["k_list"] = dict(parameters["k_list"]["labels"])
         classifier = cls(**parameters)
-        classifier._fitted = Model.restored(classifier._parameters(), arrays, metadata)
+        classifier._fitted = Model.restored(classifier._parameters(), arrays, metadata, cls._engine)
         return classifier
 
     # --- inside ---
@@ -362,7 +371,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         state = kept.pop("_state", None)
         super().__setstate__(kept)
         if state is not None:
-            self._fitted = Model.restored(self._parameters(), *state)
+            arrays, metadata = state
+            self._fitted = Model.restored(self._parameters(), arrays, metadata, self._engine)
 
     def _parameters(self) -> dict[str, Any]:
         return dict(self.get_params(deep=False))
@@ -377,7 +387,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         parameters = self._parameters()
         check_parameters(parameters)
         if not hasattr(self, "_fitted"):
-            self._fitted = Model(parameters)
+            self._fitted = Model(parameters, self._engine)
         model = self._fitted
         with model.lock, self._threads():
             model.follow(parameters)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prototide.core.calibration import Calibration
 from prototide.core.engines.frozen import FrozenEngine
+from prototide.core.engines.indexed import IndexedEngine
 from prototide.core.engines.movement import Movement
 from prototide.core.engines.plain import PlainEngine, Step
 from prototide.core.labels import UNLABELLED, Label, Labels
@@ -49,15 +50,22 @@ class Learned:
     top_probs: NDArray[np.float32] | None = None  # (n, top_k), 0 where the label is None
 
 
+def new_engine(parameters: Mapping[str, Any], engine: str) -> PlainEngine:
+    """The engine by name; "auto": the indexed one, the plain one for half precision, which only it rounds to."""
+    if engine == "auto":
+        engine = "plain" if parameters["dtype"] in ("float16", "bfloat16") else "indexed"
+    kind = PlainEngine if engine == "plain" else IndexedEngine
+    return kind(rule_of(parameters), np.float64 if parameters["dtype"] == "float64" else np.float32)
+
+
 class Model:
     """State of one classifier. Its callers hold ``lock``, so that readers never see half a step."""
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, parameters: Mapping[str, Any], engine: str = "auto") -> None:
         self.lock = threading.RLock()
         self.parameters = parameters
-        self.engine: PlainEngine = PlainEngine(
-            rule_of(parameters), np.float64 if parameters["dtype"] == "float64" else np.float32
-        )
+        self._engine = engine
+        self.engine = new_engine(parameters, engine)
         self.labels = Labels()
         self.lift = EuclideanLift() if parameters["distance"] == "euclidean" else None
         self.calibration = Calibration(parameters["soft_type"])
@@ -75,6 +83,9 @@ class Model:
             )
         self.parameters = parameters
         self.engine.rule = rule_of(parameters)
+        if parameters["dtype"] != before["dtype"] and not self.frozen:
+            state, self.engine = self.engine.state(), new_engine(parameters, self._engine)
+            self.engine.restore(state)
         if parameters["soft_type"] != before["soft_type"]:
             self.calibration = Calibration(parameters["soft_type"])
         if any(before[name] != parameters[name] for name in ("novelty", "half_life")):
@@ -257,14 +268,15 @@ class Model:
 
     @classmethod
     def restored(
-        cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
-    ) -> Self:
+        cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any],
+        engine: str = "auto",
+    ) -> Self:  # fmt: skip
         """The model of `arrays` and the classifier's metadata."""
 
         def part(name: str) -> dict[str, NDArray[Any]]:
             return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
 
-        model = cls(parameters)
+        model = cls(parameters, engine)
         model.labels = Labels(metadata["labels"])
         if metadata.get("frozen"):
             model.engine = FrozenEngine(model.engine.rule)

@@ -60,6 +60,8 @@ def _score_halves(
 class FrozenEngine(PlainEngine):
     """Scores as the plain engine does; its tables of classes and slots, and the vectors by feature."""
 
+    name = "frozen"
+
     def __init__(self, rule: Rule) -> None:
         super().__init__(rule, np.float32)
         self._start = np.zeros(1, np.int64)  # (features + 1,) where each feature's entries begin

@@ -33,6 +33,7 @@ from prototide.core.engines.tables import (
     OMEGA,
     PRUNED,
     STEP,
+    TRIAL,
     Classes,
     Features,
     Flags,
@@ -107,6 +108,8 @@ class Step:
 
 class PlainEngine:
     """State of the model and the steps on it. Rows are `CsrRows`; classes are numbered from 0."""
+
+    name = "plain"
 
     def __init__(self, rule: Rule, dtype: type[np.floating[Any]]) -> None:
         self.rule = rule
@@ -241,11 +244,11 @@ class PlainEngine:
     def make_room(self, limits: Longs, width: int) -> None:
         """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
         if limits.size > self._classes.active.size:
-            self._classes = Classes(*grown(self._classes, limits.size, (0, -1, 0, 0, 0, 0, 0, 1, -1)))  # type: ignore[arg-type]
+            self._classes = Classes(*grown(self._classes, limits.size, (0, -1, 0, 0, 0, 0, 0, 1, -1)))
             self._touched = np.append(self._touched, np.zeros(limits.size - self._touched.size, np.bool_))
         self._classes.limit[:] = limits
         if width > self.n_features:
-            self._features = Features(*grown(self._features, width, (0, 0)))  # type: ignore[arg-type]
+            self._features = Features(*grown(self._features, width, (0, 0)))
             self._postings = widened(self._postings, width)
 
     def group_rows(self) -> int:
@@ -343,7 +346,7 @@ class PlainEngine:
         missing = births - int(np.count_nonzero(self._slots.kind == FREE))
         if missing > 0:
             size = self._slots.kind.size + max(missing, self._slots.kind.size // 2)
-            self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))  # type: ignore[arg-type]
+            self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
             self._holdings = with_slots(self._holdings, size)
 
     def _freeze(self, rows: Rows, own: Ints, top: Ranking, asked: Longs) -> tuple[Frozen, Reals]:
@@ -422,11 +425,15 @@ class PlainEngine:
         self._postings, self._holdings = compacted(self._postings, self._holdings)
         postings, used = self._postings, self._used()
         inside = np.repeat(postings.start, postings.length) + _ranges(postings.length)
-        arrays: dict[str, NDArray[Any]] = {
+        return self._tables_state(used) | {
             "entry.count": postings.length.copy(),  # (features,) entries of each feature, slots ascending
             "entry.slot": postings.slot[inside],
             "entry.centre": postings.M[inside],
             "entry.correction": postings.R[inside],
+        }
+
+    def _tables_state(self, used: int) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {
             "scalars": self._scalars.copy(),
             "counters": np.append(self._counters, self.rows_learned),
             "class.touched": self._touched.copy(),
@@ -437,7 +444,19 @@ class PlainEngine:
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Becomes the model whose `state` this is."""
+        self._restore_tables(arrays)
+        kind = self._slots.kind
+        kind[(kind != ACTIVE) & (kind != TRIAL)] = FREE  # the indexed engine's slots that wait to be emptied
+        count, slot = np.array(arrays["entry.count"]), np.array(arrays["entry.slot"])
+        start = np.cumsum(count, dtype=np.int64) - count
+        self._postings = Postings(
+            start, count, count.copy(), np.array([slot.size]), slot, np.array(arrays["entry.centre"]),
+            np.array(arrays["entry.correction"])
+        )  # fmt: skip
+        feature = np.repeat(np.arange(count.size, dtype=np.int32), count)
+        self._holdings = holdings_of(slot, feature, kind.size)
 
+    def _restore_tables(self, arrays: dict[str, NDArray[Any]]) -> None:
         def table(group: str, names: tuple[str, ...]) -> list[NDArray[Any]]:
             return [np.array(arrays[f"{group}.{name}"]) for name in names]
 
@@ -445,13 +464,6 @@ class PlainEngine:
         self._features = Features(*table("feature", Features._fields))
         self._scalars, self._touched = np.array(arrays["scalars"]), np.array(arrays["class.touched"])
         self._counters, self.rows_learned = np.array(arrays["counters"][:-1]), int(arrays["counters"][-1])
-        count = np.array(arrays["entry.count"])
-        slot, centre, correction = table("entry", ("slot", "centre", "correction"))
-        start = np.cumsum(count, dtype=np.int64) - count
-        self._postings = Postings(start, count, count.copy(), np.array([slot.size]), slot, centre, correction)
-        self._holdings = holdings_of(
-            slot, np.repeat(np.arange(count.size, dtype=np.int32), count), self._slots.kind.size
-        )
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,19 @@ import pytest
 from prototide.core import FastKMeansClassifier
 
 MakeClassifier = Callable[..., FastKMeansClassifier]
+
+
+class PlainClassifier(FastKMeansClassifier):
+    """The same on the plain engine."""
+
+    _engine = "plain"
+
+
 # One thread: results do not depend on it (test_threads.py), and tiny groups of rows are not worth a second.
-ENGINES: dict[str, MakeClassifier] = {"plain": functools.partial(FastKMeansClassifier, n_threads=1)}
+ENGINES: dict[str, MakeClassifier] = {
+    "plain": functools.partial(PlainClassifier, n_threads=1),
+    "indexed": functools.partial(FastKMeansClassifier, n_threads=1),
+}
 DISTANCES = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 
 

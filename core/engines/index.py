@@ -1,0 +1,351 @@
+"""The prototypes' entries, by feature: posting lists of the rare features, dense rows of the hot ones.
+
+    rare feature j:  (slot, M, R) for every prototype that has an entry there, slots ascending, in one pool
+    hot feature h:   M[slot], R[slot] for every slot, cut into tiles of `TILE` slots: hot_M[tile, h, slot in the tile]
+
+A group's changes come as operations (row t, slot p, m, r): M_p += m x_t, R_p += r mu x_t. They go by feature, so that
+ each list is changed by one thread, in one pass: `group_items` -> `plan` -> room in the pool -> `apply`. Sums are
+float32 as stored, changes are added in the order of the operations: the result does not depend on the threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, prange
+
+from prototide.core.engines.tables import Flags, Floats, Ints, Longs, Reals, Rows
+
+TILE = 256
+
+
+class Index(NamedTuple):
+    """Entries by feature. The arrays of R are empty in a model without corrections."""
+
+    start: Longs  # (features,) where the list begins in the pool
+    length: Ints  # (features,) entries, 0 for hot features
+    room: Ints  # (features,) entries that fit
+    hot: Ints  # (features,) row in the dense part, -1 for rare features
+    slot: Ints  # (pool,)
+    M: Floats  # (pool,)
+    R: Floats  # (pool,) or (0,)
+    hot_M: Floats  # (tiles, hot features, TILE)
+    hot_R: Floats  # the same, or (0, 0, TILE)
+
+
+class Operations(NamedTuple):
+    """Changes of one group, sorted by slot: M_slot += m x_row, R_slot += r mu x_row."""
+
+    row: Ints
+    slot: Ints
+    m: Reals
+    r: Reals
+
+
+class Items(NamedTuple):
+    """The operations' single entries, by feature; inside a feature slots ascend."""
+
+    feature: Ints  # (touched,) features
+    first: Longs  # (touched + 1,) into the two below
+    operation: Ints
+    entry: Ints  # position of the row's entry in rows.indices
+
+
+@njit(cache=True)
+def group_items(rows: Rows, operations: Operations, count: Ints, features: int) -> Items:
+    """``count``: (features,) zeros, and zeros again afterwards."""
+    total = 0
+    for o in range(operations.row.size):
+        t = operations.row[o]
+        total += rows.indptr[t + 1] - rows.indptr[t]
+    touched = np.empty(min(total, features), np.int32)
+    found = 0
+    for o in range(operations.row.size):
+        t = operations.row[o]
+        for i in range(rows.indptr[t], rows.indptr[t + 1]):
+            j = rows.indices[i]
+            if count[j] == 0:
+                touched[found] = j
+                found += 1
+            count[j] += 1
+    touched = touched[:found].copy()
+    first = np.empty(found + 1, np.int64)
+    first[0] = 0
+    place = np.empty(found + 1, np.int64)
+    for k in range(found):
+        first[k + 1] = first[k] + count[touched[k]]
+        place[k] = first[k]
+        count[touched[k]] = k  # from here on: which touched feature it is
+    operation, entry = np.empty(total, np.int32), np.empty(total, np.int32)
+    for o in range(operations.row.size):
+        t = operations.row[o]
+        for i in range(rows.indptr[t], rows.indptr[t + 1]):
+            k = count[rows.indices[i]]
+            operation[place[k]], entry[place[k]] = o, i
+            place[k] += 1
+    for k in range(found):
+        count[touched[k]] = 0
+    return Items(touched, first, operation, entry)
+
+
+@njit(cache=True)
+def lower_bound(slots: Ints, low: int, high: int, p: int) -> int:
+    """First position in slots[low:high] whose slot is not below p."""
+    while low < high:
+        middle = (low + high) // 2
+        if slots[middle] < p:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True, parallel=True)
+def plan(index: Index, items: Items, operations: Operations) -> Ints:
+    """How many entries each touched feature lacks for its items; 0 for hot features."""
+    missing = np.zeros(items.feature.size, np.int32)
+    for k in prange(items.feature.size):
+        j = items.feature[k]
+        if index.hot[j] >= 0:
+            continue
+        at, end, before = index.start[j], index.start[j] + index.length[j], -1
+        for i in range(items.first[k], items.first[k + 1]):
+            p = operations.slot[items.operation[i]]
+            if p == before:
+                continue
+            before = p
+            at = lower_bound(index.slot, at, end, p)
+            missing[k] += at == end or index.slot[at] != p
+    return missing
+
+
+@njit(cache=True, parallel=True)
+def apply(
+    index: Index,
+    items: Items,
+    operations: Operations,
+    rows: Rows,
+    rate: Reals,
+    missing: Ints,
+    moved: Longs,
+    change: Reals,
+) -> None:
+    """Makes the entries that are missing and applies all items.
+
+    ``moved``: (touched,) new place of a list that has no room, else -1. ``change``: (items,) what each item adds to
+    |M_slot|^2, or empty.
+    """
+    for k in prange(
+        items.feature.size
+    ):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
+        _apply_feature(index, items, operations, rows, rate, k, missing[k], moved[k], change)
+
+
+@njit(cache=True)
+def _apply_feature(
+    index: Index,
+    items: Items,
+    operations: Operations,
+    rows: Rows,
+    rate: Reals,
+    k: int,
+    missing: int,
+    moved: int,
+    change: Reals,
+) -> None:
+    corrected = index.R.size > 0
+    j = items.feature[k]
+    h = index.hot[j]
+    if h < 0 and missing > 0:
+        _make_entries(index, items, operations, k, missing, moved, corrected)
+    at, end = index.start[j], index.start[j] + index.length[j]
+    for i in range(items.first[k], items.first[k + 1]):
+        o = items.operation[i]
+        p, x = operations.slot[o], rows.x[items.entry[i]]
+        add = operations.m[o] * x
+        if h >= 0:
+            old = index.hot_M[p // TILE, h, p % TILE]
+            index.hot_M[p // TILE, h, p % TILE] = old + add
+            if corrected and operations.r[o] != 0:
+                index.hot_R[p // TILE, h, p % TILE] += operations.r[o] * rate[items.entry[i]] * x
+        else:
+            at = lower_bound(index.slot, at, end, p)
+            old = index.M[at]
+            index.M[at] = old + add
+            if corrected and operations.r[o] != 0:
+                index.R[at] += operations.r[o] * rate[items.entry[i]] * x
+        if change.size > 0:
+            change[i] = add * (2 * old + add)
+
+
+@njit(cache=True)
+def _make_entries(
+    index: Index, items: Items, operations: Operations, k: int, missing: int, moved: int, corrected: bool
+) -> None:
+    """Zero entries for the slots that feature k's items need, merged from the back so that it works in place."""
+    j = items.feature[k]
+    start, length = index.start[j], index.length[j]
+    new = start if moved < 0 else moved
+    source, target = start + length - 1, new + length + missing - 1
+    i, before = items.first[k + 1] - 1, -1
+    while i >= items.first[k]:
+        p = operations.slot[items.operation[i]]
+        i -= 1
+        if p == before:
+            continue
+        before = p
+        while source >= start and index.slot[source] > p:
+            index.slot[target], index.M[target] = index.slot[source], index.M[source]
+            if corrected:
+                index.R[target] = index.R[source]
+            source -= 1
+            target -= 1
+        if source < start or index.slot[source] != p:
+            index.slot[target], index.M[target] = p, 0
+            if corrected:
+                index.R[target] = 0
+            target -= 1
+    if moved >= 0:
+        while source >= start:
+            index.slot[target], index.M[target] = index.slot[source], index.M[source]
+            if corrected:
+                index.R[target] = index.R[source]
+            source -= 1
+            target -= 1
+    index.start[j] = new
+    index.length[j] = length + missing
+
+
+@njit(cache=True, parallel=True)
+def count_flagged(index: Index, flag: Flags) -> Ints:
+    """(features,) rare entries whose slot is flagged."""
+    found = np.zeros(index.start.size, np.int32)
+    for j in prange(index.start.size):
+        for i in range(index.start[j], index.start[j] + index.length[j]):
+            found[j] += flag[index.slot[i]]
+    return found
+
+
+@njit(cache=True, parallel=True)
+def collect(
+    index: Index, flag: Flags, first: Longs, used: int, feature: Ints, slot: Ints, M: Floats, R: Floats
+) -> None:
+    """Copies the entries of flagged slots: feature j's to positions first[j].. of the four arrays."""
+    corrected = index.R.size > 0
+    for j in prange(index.start.size):
+        at = first[j]
+        h = index.hot[j]
+        if h >= 0:
+            for p in range(used):
+                if flag[p]:
+                    feature[at], slot[at], M[at] = j, p, index.hot_M[p // TILE, h, p % TILE]
+                    R[at] = index.hot_R[p // TILE, h, p % TILE] if corrected else 0
+                    at += 1
+        else:
+            for i in range(index.start[j], index.start[j] + index.length[j]):
+                if flag[index.slot[i]]:
+                    feature[at], slot[at], M[at] = j, index.slot[i], index.M[i]
+                    R[at] = index.R[i] if corrected else 0
+                    at += 1
+
+
+@njit(cache=True, parallel=True)
+def largest_parts(index: Index, flag: Flags, scale: Reals, omega: float, shards: Reals) -> None:
+    """shards[s, p] <- largest part of an entry of flagged slot p in its score, over the features of shard s."""
+    corrected = index.R.size > 0
+    for s in prange(shards.shape[0]):
+        for j in range(s, index.start.size, shards.shape[0]):
+            h = index.hot[j]
+            if h >= 0:
+                for p in range(flag.size):
+                    if flag[p]:
+                        part = abs(index.hot_M[p // TILE, h, p % TILE]) * scale[p]
+                        if corrected:
+                            part = max(part, abs(index.hot_R[p // TILE, h, p % TILE]) / omega)
+                        shards[s, p] = max(shards[s, p], part)
+            for i in range(index.start[j], index.start[j] + index.length[j]):
+                p = index.slot[i]
+                if flag[p]:
+                    part = abs(index.M[i]) * scale[p]
+                    if corrected:
+                        part = max(part, abs(index.R[i]) / omega)
+                    shards[s, p] = max(shards[s, p], part)
+
+
+@njit(cache=True, parallel=True)
+def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, lost: Reals) -> None:
+    """Drops the entries of slot p whose part in the score is below least[p] (inf: all of them).
+
+    lost[s, p] <- what |M_p|^2 loses in the features of shard s.
+    """
+    for s in prange(lost.shape[0]):
+        _drop_in_shard(index, least, scale, omega, lost, s)
+
+
+@njit(cache=True)
+def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, lost: Reals, s: int) -> None:
+    corrected = index.R.size > 0
+    for j in range(s, index.start.size, lost.shape[0]):
+        h = index.hot[j]
+        if h >= 0:
+            for p in range(least.size):
+                if least[p] > 0:
+                    M = index.hot_M[p // TILE, h, p % TILE]
+                    R = index.hot_R[p // TILE, h, p % TILE] if corrected else 0 * M
+                    if max(abs(M) * scale[p], abs(R) / omega) < least[p]:
+                        index.hot_M[p // TILE, h, p % TILE] = 0
+                        if corrected:
+                            index.hot_R[p // TILE, h, p % TILE] = 0
+                        lost[s, p] += M * M
+            continue
+        kept = index.start[j]
+        for i in range(index.start[j], index.start[j] + index.length[j]):
+            p = index.slot[i]
+            if least[p] > 0:
+                R = index.R[i] if corrected else 0 * index.M[i]
+                if max(abs(index.M[i]) * scale[p], abs(R) / omega) < least[p]:
+                    lost[s, p] += index.M[i] * index.M[i]
+                    continue
+            index.slot[kept], index.M[kept] = p, index.M[i]
+            if corrected:
+                index.R[kept] = index.R[i]
+            kept += 1
+        index.length[j] = kept - index.start[j]
+
+
+@njit(cache=True, parallel=True)
+def move_lists(index: Index, start: Longs, pool: Floats, moved: Floats) -> None:
+    """Copies every list of one pool array to its new place."""
+    for j in prange(start.size):
+        for i in range(index.length[j]):
+            moved[start[j] + i] = pool[index.start[j] + i]
+
+
+@njit(cache=True, parallel=True)
+def heat(index: Index, features: Ints, first_row: int) -> None:
+    """Makes rare features hot: their entries move to the dense rows first_row, first_row + 1, ..., which are zeros."""
+    for k in prange(features.size):
+        _heat_feature(index, features[k], first_row + k)
+
+
+@njit(cache=True)
+def _heat_feature(index: Index, j: int, h: int) -> None:
+    corrected = index.R.size > 0
+    for i in range(index.start[j], index.start[j] + index.length[j]):
+        p = index.slot[i]
+        index.hot_M[p // TILE, h, p % TILE] = index.M[i]
+        if corrected:
+            index.hot_R[p // TILE, h, p % TILE] = index.R[i]
+    index.hot[j], index.length[j], index.room[j] = h, 0, 0
+
+
+def empty_index(features: int, corrected: bool, dtype: type[np.floating[Any]]) -> Index:
+    """No entry; R only in models with corrections."""
+    pool = 4096
+    return Index(
+        np.zeros(features, np.int64), np.zeros(features, np.int32), np.zeros(features, np.int32), np.full(features,
+        -1, np.int32),
+        np.empty(pool, np.int32), np.empty(pool, dtype), np.empty(pool if corrected else 0, dtype),
+        np.zeros((0, 0, TILE), dtype), np.zeros((0, 0, TILE), dtype),
+    )  # fmt: skip

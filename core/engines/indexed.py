@@ -1,0 +1,632 @@
+"""The indexed engine: the rule of the plain engine, on all cores, without a look at what cannot matter.
+
+Five stages for a group of rows: score all slots (`index_scoring`), every class decides for its own rows in parallel
+(`deciding`), slots are given and the changes collected (`settling`), the changes are applied feature by feature in
+parallel (`index`), what is shared by all classes is brought up to date. No stage passes over prototypes x features.
+Results do not depend on the number of threads, and equal those of the plain engine up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from prototide.core.engines import deciding, index_scoring, learning, settling
+from prototide.core.engines import index as entries
+from prototide.core.engines.index import TILE, Operations, empty_index
+from prototide.core.engines.movement import Journey
+from prototide.core.engines.plain import PlainEngine, Ranking, _Probed
+from prototide.core.engines.tables import (
+    ACTIVE,
+    FREE,
+    MERGED,
+    OMEGA,
+    PRUNED,
+    Frozen,
+    Ints,
+    Longs,
+    Reals,
+    Rows,
+    Rule,
+    Slots,
+    Trace,
+    grown,
+)  # fmt: skip
+from prototide.core.rows import CsrRows
+
+BLOCK_ROWS = 256
+BLOCK_BYTES = 48 << 20  # sums of a block of rows for all slots
+STEAL_ROOM = 16
+SHARDS = 8  # of features, in passes that sum over them: fixed, so that no sum depends on the threads
+HOT_SHARE, HOT_LEAST = 8, 64  # a feature is hot above used slots / HOT_SHARE entries, and above HOT_LEAST
+SURVIVORS = 256  # slots that a pruned ranking completes before it gives up on a row
+
+
+class IndexedEngine(PlainEngine):
+    """The plain engine's state and steps on an `index.Index`."""
+
+    def __init__(self, rule: Rule, dtype: type[np.floating[Any]]) -> None:
+        super().__init__(rule, dtype)
+        self._dtype = dtype
+        self._index = empty_index(0, rule.correction > 0, dtype)
+        self._pool_end = 0
+        self._hot_rows = 0
+        self._rank = np.zeros(0, np.int32)  # of each slot among its class's prototypes
+        self._dots = np.zeros(0)  # M_a . M_b of each class's prototypes, by rank
+        self._dots_first, self._dots_size = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        self._count = np.zeros(0, np.int32)  # scratch of group_items
+        self._hot_norm = np.zeros(0, np.float32)
+        self._hot_stale = np.zeros(0, np.bool_)
+
+    name = "indexed"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        tables = (self._index, self._slots, self._classes, self._features, (self._dots, self._count))
+        return sum(array.nbytes for table in tables for array in table)
+
+    # --- scores ---
+
+    def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
+        """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
+        unit, used = self._unit(rows), self._used()
+        ranking = Ranking.empty(rows.count, depth)
+        failed = np.ones(rows.count, np.bool_)
+        if used > 4 * TILE and depth <= 4:
+            index_scoring.rank_pruned(
+                *unit, *self._lists(), self._classes_of(used), self._scale()[:used], 1 / self.omega,
+                self._fresh_hot_norms(),
+                SURVIVORS, ranking.classes, ranking.slots, ranking.scores, failed,
+            )  # fmt: skip
+        left = np.flatnonzero(failed)
+        if left.size:
+            rest = unit if left.size == rows.count else _taken(unit, left)
+            ranked = Ranking.empty(left.size, depth)
+            self._digest(rest, np.full(left.size, -1, np.int32), ranked, None)
+            ranking.classes[left], ranking.slots[left], ranking.scores[left] = (
+                ranked.classes,
+                ranked.slots,
+                ranked.scores,
+            )
+        return ranking, self._winners(ranking)
+
+    def class_scores(self, rows: CsrRows) -> Reals:
+        """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
+        return self._class_scores(self._unit(rows))
+
+    def _class_scores(self, rows: Rows) -> Reals:
+        out = np.empty((rows.indptr.size - 1, self._classes.active.size))
+        used = self._used()
+        for first, last, M, R in self._sums(rows, used):
+            index_scoring.class_scores(
+                M, R, self._classes_of(used), self._scale()[:used], 1 / self.omega, out[first:last]
+            )
+        return out
+
+    def _sums(self, rows: Rows, used: int) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any]]]:
+        """(first row, last row + 1, M . x, R . x) of blocks of rows for all slots; the arrays are reused."""
+        count, corrected = rows.indptr.size - 1, self._index.R.size > 0
+        size = max(1, min(count, BLOCK_ROWS, BLOCK_BYTES // (8 * max(1, used))))
+        sum_M = np.empty((size, used), self._dtype)
+        sum_R = np.empty((size, used) if corrected else (0, 0), self._dtype)
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            block = Rows(rows.indptr[first : last + 1], rows.indices, rows.x)
+            M, R = sum_M[: last - first], sum_R[: last - first] if corrected else sum_R
+            index_scoring.accumulate(*block, *self._lists(), used, M, R)
+            yield first, last, M, R
+
+    def _lists(self) -> tuple[NDArray[Any], ...]:
+        """The index without the room of its lists."""
+        return *self._index[:2], *self._index[3:]
+
+    def _classes_of(self, used: int) -> Ints:
+        """Class of each slot, -1 unless its prototype is active."""
+        return np.where(self._slots.kind[:used] == ACTIVE, self._slots.cls[:used], -1).astype(np.int32)
+
+    def _scale(self) -> NDArray[np.floating[Any]]:
+        square = self._slots.square
+        return np.divide(self.rule.tau, np.sqrt(square), out=np.zeros_like(square), where=square > 0).astype(
+            self._dtype
+        )
+
+    def _fresh_hot_norms(self) -> NDArray[np.float32]:
+        stale = np.flatnonzero(self._hot_stale).astype(np.int32)
+        if stale.size:
+            index_scoring.hot_norms(
+                self._index.hot_M,
+                self._index.hot_R,
+                stale,
+                self._hot_rows,
+                self._scale(),
+                1 / self.omega,
+                self._hot_norm,
+            )
+            self._hot_stale[stale] = False
+        return self._hot_norm
+
+    def _digest(self, rows: Rows, own: Ints, top: Ranking, products: tuple[Reals, Reals] | None) -> Frozen:
+        """Scores all slots: fills ``top`` and, where asked, the rows' products with their own class's prototypes."""
+        used, count = self._used(), own.size
+        cls, scale, per_omega = self._classes_of(used), self._scale()[:used], 1 / self.omega
+        none = np.zeros((0, 0))
+        own_M, own_R = products if products is not None else (none, none)
+        trials = np.zeros(0, np.int32)
+        if products is not None and self.rule_grows:
+            trials = np.flatnonzero(self._classes.trial >= 0).astype(np.int32)
+        steal_count = np.zeros(count, np.int64)
+        classes_found: list[Ints] = [np.zeros(0, np.int32)]
+        scores_found: list[Reals] = [np.zeros(0)]
+        for first, last, M, R in self._sums(rows, used):
+            part, found = top.part(first, last), steal_count[first:last]
+            room = min(STEAL_ROOM, trials.size)
+            while True:
+                steal_class, steal_score = np.empty((last - first, room), np.int32), np.empty((last - first, room))
+                index_scoring.digest(
+                    M, R, own[first:last], cls, self._slots.next, self._classes.first, self._classes.trial, scale,
+                    per_omega, trials,
+                    part.classes, part.slots, part.scores, own_M[first:last], own_R[first:last], found, steal_class,
+                    steal_score,
+                )  # fmt: skip
+                if int(found.max(initial=0)) <= room:
+                    break
+                room = int(found.max())
+            listed = np.arange(room) < found[:, None]
+            classes_found.append(steal_class[listed])
+            scores_found.append(steal_score[listed])
+        start = np.append(0, np.cumsum(steal_count))
+        return Frozen(
+            top.classes, top.slots, top.scores, start, np.concatenate(classes_found), np.concatenate(scores_found)
+        )
+
+    @property
+    def rule_grows(self) -> bool:
+        """Whether any class may have more than one prototype."""
+        return bool(self._classes.limit.size) and int(self._classes.limit.max()) > 1
+
+    # --- learning ---
+
+    def make_room(self, limits: Longs, width: int) -> None:
+        """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
+        known = self.n_features
+        super().make_room(limits, width)
+        if self.n_features > known:
+            start, length, room = (
+                np.concatenate([a, np.zeros(self.n_features - known, a.dtype)]) for a in (self._index.start,
+                self._index.length, self._index.room)
+            )  # fmt: skip
+            hot = np.append(self._index.hot, np.full(self.n_features - known, -1, np.int32))
+            self._index = self._index._replace(start=start, length=length, room=room, hot=hot)
+            self._count = np.zeros(self.n_features, np.int32)
+        if self.rule.correction > 0 and self._index.R.size == 0:
+            self._index = self._index._replace(R=np.zeros_like(self._index.M), hot_R=np.zeros_like(self._index.hot_M))
+        wanted = np.maximum(self._dots_size_wanted(), 0)
+        if wanted.size != self._dots_size.size or (wanted > self._dots_size).any():
+            self._lay_out_dots(wanted)
+
+    def _dots_size_wanted(self) -> Ints:
+        size = (self._classes.limit + 2).astype(np.int32)
+        size[: self._dots_size.size] = np.maximum(size[: self._dots_size.size], self._dots_size)
+        return size
+
+    def _lay_out_dots(self, size: Ints) -> None:
+        first = np.cumsum(size.astype(np.int64) ** 2) - size.astype(np.int64) ** 2
+        old, old_first, old_size = self._dots, self._dots_first, self._dots_size
+        self._dots = np.zeros(int((size.astype(np.int64) ** 2).sum()))
+        if old_size.size and np.array_equal(size[: old_size.size], old_size):
+            self._dots[: old.size] = old
+        else:
+            for c in range(old_size.size):
+                block = old[old_first[c] : old_first[c] + old_size[c] ** 2].reshape(old_size[c], -1)
+                self._dots[first[c] : first[c] + size[c] ** 2].reshape(size[c], -1)[: old_size[c], : old_size[c]] = (
+                    block
+                )
+        self._dots_first, self._dots_size = first, size
+
+    def _reserve_slots(self, births: int) -> None:
+        missing = births - int(np.count_nonzero(self._slots.kind == FREE))
+        if missing > 0:
+            size = self._slots.kind.size + max(missing, self._slots.kind.size // 4)
+            self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
+            more = size - self._rank.size
+            self._rank = np.append(self._rank, np.zeros(more, np.int32))
+            self._hot_norm = np.append(self._hot_norm, np.zeros(more, np.float32))
+            self._hot_stale = np.append(self._hot_stale, np.ones(more, np.bool_))
+            self._grow_hot(self._index.hot_M.shape[1])
+
+    def _grow_hot(self, rows: int) -> None:
+        """Room for so many hot features, and for all slots."""
+        tiles = -(-self._slots.kind.size // TILE)
+        have = self._index.hot_M.shape
+        if tiles <= have[0] and rows <= have[1]:
+            return
+        shape = (max(tiles, have[0]), max(rows, have[1]), TILE)
+
+        def larger(old: NDArray[Any]) -> NDArray[Any]:
+            new = np.zeros(shape, old.dtype)
+            new[: have[0], : have[1]] = old
+            return new
+
+        corrected = self._index.R.size > 0
+        hot_R = larger(self._index.hot_R) if corrected else self._index.hot_R
+        self._index = self._index._replace(hot_M=larger(self._index.hot_M), hot_R=hot_R)
+
+    def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
+        """Makes each row a prototype of its class."""
+        self._reserve_slots(rows.count)
+        unit = self._unit(rows)
+        slots = np.empty(rows.count, np.int32)
+        for t in range(rows.count):
+            c = int(own_class[t])
+            self._rank[slots[t]] = 0
+            taken = {int(self._rank[p]) for p in self._chain(c)}
+            p = learning.occupy(self._slots, self._classes, self._counters, c, ACTIVE)
+            slots[t] = p
+            self._rank[p] = min(set(range(len(taken) + 1)) - taken)
+            self._slots.mass[p], self._slots.square[p] = weight[t], weight[t] ** 2
+            self._classes.active[c] += 1
+            self._classes.wait[c] = self.rule.grow_after
+            self._counters[2] += 1
+        order = np.argsort(slots, kind="stable")
+        self._change(
+            unit,
+            np.zeros(unit.x.size),
+            Operations(order.astype(np.int32), slots[order], weight[order], np.zeros(rows.count)),
+        )
+        self._recompute_dots()
+        self._heat()
+
+    def _chain(self, c: int) -> list[int]:
+        chain, p = [], int(self._classes.first[c])
+        while p >= 0:
+            chain.append(p)
+            p = int(self._slots.next[p])
+        return chain
+
+    def _learn_group(
+        self, rows: CsrRows, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Journey,
+    ) -> _Probed:  # fmt: skip
+        """1. score against the model as it is; 2. each class decides for its rows; 3. changes; 4. what is shared."""
+        learned = np.flatnonzero(own_class >= 0)
+        self._scalars[OMEGA] *= self.rule.decay**learned.size
+        unit = self._unit(rows)
+        longest = int(self._classes.active.max(initial=0)) + 1
+        products = np.zeros((rows.count, longest)), np.zeros((rows.count, longest))
+        frozen = self._digest(unit, own_class, top, products)
+        winners = self._winners(top)
+        probed = self._class_scores(_taken(unit, asked))
+        if not learned.size:
+            return _Probed(winners, probed)
+        self._reserve_slots(learned.size)
+        trial_id = np.where(self._classes.trial >= 0, self._slots.id[self._classes.trial], -1)
+        order = learned[np.argsort(own_class[learned], kind="stable")].astype(np.int32)
+        present, first = np.unique(own_class[order], return_index=True)
+        first = np.append(first, order.size)
+        rate = np.empty(unit.x.size if self.rule.correction > 0 else 0)
+        if self.rule.correction > 0:
+            deciding.correction_rates(unit, self._features, float(self._scalars[OMEGA]), rate)
+        decided = deciding.empty_decisions(rows.count, longest + 2, self.rule.wrong_classes)
+        deciding.decide(
+            unit, rate, weight, order, first, present, frozen, *products, self._slots, self._rank, self._classes,
+            self._scalars,
+            self.rule, self._dots, self._dots_first, self._dots_size, decided,
+        )  # fmt: skip
+        born = settling.settle(own_class, decided, self._slots, self._rank, self._classes, self._counters)
+        heirs = np.full(rows.count, -1, np.int32)
+        operations = settling.operations_of(decided, born, self._slots, order, first, heirs)
+        self._inherit(decided, born, heirs)
+        self._change(unit, rate, operations)
+        settling.finish_shared(
+            unit, own_class, weight, decided, frozen, self._slots, self._classes, self._features, self._scalars,
+            self.rule, trial_id,
+        )  # fmt: skip
+        self._touched[present] = True
+        attracted = operations.m != 0
+        trace = Trace(
+            np.array([int(attracted.sum())]), operations.row[attracted].astype(np.int64), operations.slot[attracted],
+            operations.m[attracted],
+            _slots_of(decided.own_code, born),
+            decided.own_score,
+        )  # fmt: skip
+        journey.add(unit, trace)
+        return _Probed(winners, probed, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
+
+    def _inherit(self, decided: deciding.Decisions, born: Ints, heirs: Ints) -> None:
+        """Promoted prototypes get the correction of the one that they stand beside, as it was at the group's start."""
+        rows = np.flatnonzero(heirs >= 0)
+        if not rows.size or self._index.R.size == 0:
+            return
+        target = _slots_of(decided.promoted[rows], born)
+        alive = self._slots.kind[target] != deciding.DEAD
+        source, target = heirs[rows][alive], target[alive]
+        feature, slot, _, R = self._entries_of(np.unique(source))
+        lengths = [np.flatnonzero((slot == s) & (R != 0)) for s in source]
+        self._add(feature, [(at, p, R[at]) for at, p in zip(lengths, target, strict=True)], to_R=True)
+
+    def _add(self, feature: Ints, changes: list[tuple[Longs, int, NDArray[Any]]], *, to_R: bool) -> None:
+        """Adds values to single slots: (positions in ``feature``, slot, values) each."""
+        if not changes:
+            return
+        indptr = np.append(0, np.cumsum([at.size for at, _, _ in changes]))
+        indices = np.concatenate([feature[at] for at, _, _ in changes])
+        rows = Rows(indptr, indices, np.concatenate([values for _, _, values in changes]).astype(np.float64))
+        slot = np.array([p for _, p, _ in changes], np.int32)
+        order = np.argsort(slot, kind="stable")
+        one, zero = np.ones(slot.size), np.zeros(slot.size)
+        operations = Operations(order.astype(np.int32), slot[order], zero if to_R else one, one if to_R else zero)
+        self._change(rows, np.ones(indices.size), operations)
+
+    def _change(self, rows: Rows, rate: Reals, operations: Operations) -> None:
+        """Applies operations to the entries, making room where they need it."""
+        if not operations.row.size:
+            return
+        items = entries.group_items(rows, operations, self._count, self.n_features)
+        missing = entries.plan(self._index, items, operations)
+        length = self._index.length[items.feature] + missing
+        tight = length > self._index.room[items.feature]
+        room = length[tight].astype(np.int64) + length[tight] // 4 + 1
+        moved = np.full(items.feature.size, -1, np.int64)
+        moved[tight] = self._pool_end + np.cumsum(room) - room
+        self._pool_end += int(room.sum())
+        self._reserve_pool(self._pool_end)
+        self._index.room[items.feature[tight]] = room
+        entries.apply(self._index, items, operations, rows, rate, missing, moved, np.zeros(0))
+        self._hot_stale[operations.slot] = True
+
+    def _reserve_pool(self, size: int) -> None:
+        have = self._index.slot.size
+        if size <= have:
+            return
+        size += size // 8
+        for array in (self._index.slot, self._index.M, self._index.R):
+            if array.size or array is self._index.slot:
+                array.resize(size, refcheck=False)  # realloc: no second copy of a large pool
+
+    # --- maintenance ---
+
+    def _maintain(self) -> None:
+        rule, slots, classes = self.rule, self._slots, self._classes
+        omega = float(self._scalars[OMEGA])
+        for p in self._light():
+            settling.bury(slots, classes, p)
+            classes.active[slots.cls[p]] -= 1
+            self._counters[PRUNED] += 1
+        for c in np.flatnonzero((classes.active == 0) & (classes.trial >= 0)):  # forgotten classes
+            settling.bury(slots, classes, classes.trial[c])
+            classes.trial[c] = -1
+        if rule.merge_distance > 0:
+            self._merge()
+        least = np.where(slots.kind == deciding.DEAD, np.inf, 0.0)
+        scale = self._scale().astype(np.float64)
+        old = (slots.kind == ACTIVE) & self._touched[slots.cls] & (slots.mass / omega >= rule.young_mass)
+        if rule.truncation > 0 and old.any():
+            largest = np.zeros((SHARDS, slots.kind.size))
+            entries.largest_parts(self._index, old, scale, omega, largest)
+            least[old] = rule.truncation * largest.max(axis=0)[old]
+        if least.any():
+            lost = np.zeros((SHARDS, slots.kind.size))
+            entries.drop_entries(self._index, least, scale, omega, lost)
+            changed = old & (lost.sum(axis=0) > 0)
+            slots.square[changed] -= lost.sum(axis=0)[changed]
+            diagonal = self._dots_first[slots.cls] + self._rank * (self._dots_size[slots.cls] + 1)
+            self._dots[diagonal[changed]] = slots.square[changed]
+            self._hot_stale[changed] = True
+            settling.free_dead(slots)
+        self._touched[:] = False
+        self._heat()
+        if self._pool_end > 1.4 * self._index.length.sum() + 4096:
+            self._compact()
+
+    def _light(self) -> list[int]:
+        """Active prototypes below ``min_weight``, the lightest first, the last of a class only to forget it."""
+        slots, light, least = self._slots, [], 0 if self.rule.forget_classes else 1
+        candidates = np.flatnonzero((slots.kind == ACTIVE) & (slots.mass / self._scalars[OMEGA] < self.rule.min_weight))
+        left = self._classes.active.copy()
+        for p in candidates[np.argsort(slots.mass[candidates], kind="stable")].tolist():
+            if left[slots.cls[p]] > least:
+                left[slots.cls[p]] -= 1
+                light.append(p)
+        return light
+
+    def _rescale(self) -> None:
+        omega = float(self._scalars[OMEGA])
+        with np.errstate(all="ignore"):  # the pool's holes may hold anything
+            for array in (*self._index[5:], self._slots.mass, *self._features):
+                array /= omega
+        self._slots.square[:] /= omega * omega
+        self._dots /= omega * omega
+        self._scalars[1] /= omega
+        self._scalars[3] /= omega
+        self._scalars[OMEGA] = 1.0
+        self._hot_stale[:] = True
+
+    def _pairs(self, classes: Longs) -> tuple[Ints, Reals]:
+        """Class and 1 - cosine of each pair of active prototypes of one class."""
+        left, right = [], []
+        for c in classes[self._classes.active[classes] > 1].tolist():
+            chain = [p for p in self._chain(c) if self._slots.kind[p] == ACTIVE]
+            for i, a in enumerate(chain):
+                left += [a] * (len(chain) - i - 1)
+                right += chain[i + 1 :]
+        one, other = np.array(left, np.int32), np.array(right, np.int32)
+        of = self._slots.cls[one]
+        dots = self._dots[self._dots_first[of] + self._rank[one] * self._dots_size[of] + self._rank[other]]
+        return of, 1 - dots / np.sqrt(self._slots.square[one] * self._slots.square[other])
+
+    def _merge(self) -> None:
+        """Joins prototypes of one class: M and mass add, R is the mass-weighted mean."""
+        rule = self.rule
+        relative = rule.relative_merge or rule.merge_percentile >= 0
+        of, distance = self._pairs(np.arange(self._touched.size) if relative else np.flatnonzero(self._touched))
+        threshold = rule.merge_distance * (float(distance.mean()) if rule.relative_merge and distance.size else 1.0)
+        if rule.merge_percentile >= 0 and distance.size:
+            threshold = min(threshold, float(np.quantile(distance, rule.merge_percentile)))
+        for c in np.unique(of[distance <= threshold]).tolist():
+            self._merge_class(c, threshold)
+
+    def _merge_class(self, c: int, threshold: float) -> None:
+        slots = self._slots
+        chain = [p for p in self._chain(c) if slots.kind[p] == ACTIVE]
+        size, first = int(self._dots_size[c]), int(self._dots_first[c])
+        dots = self._dots[first : first + size * size].reshape(size, size)
+        for i, a in enumerate(chain):
+            for b in chain[i + 1 :]:
+                if slots.kind[a] != ACTIVE or slots.kind[b] != ACTIVE:
+                    continue
+                ra, rb = self._rank[a], self._rank[b]
+                if 1 - dots[ra, rb] / np.sqrt(dots[ra, ra] * dots[rb, rb]) > threshold:
+                    continue
+                share = slots.mass[a] / (slots.mass[a] + slots.mass[b])
+                feature, slot, M, R = self._entries_of(np.array([a, b]))
+                of_a, of_b = np.flatnonzero(slot == a), np.flatnonzero(slot == b)
+                self._add(feature, [(of_b, a, M[of_b])], to_R=False)
+                if self._index.R.size:
+                    self._add(feature, [(of_a, a, (share - 1) * R[of_a]), (of_b, a, (1 - share) * R[of_b])], to_R=True)
+                slots.mass[a] += slots.mass[b]
+                both = dots[ra, ra] + 2 * dots[ra, rb] + dots[rb, rb]
+                dots[ra] += dots[rb]
+                dots[:, ra] += dots[:, rb]
+                dots[ra, ra] = slots.square[a] = both
+                settling.bury(slots, self._classes, b)
+                self._classes.active[c] -= 1
+                self._counters[MERGED] += 1
+
+    def _entries_of(self, which: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any], NDArray[Any]]:
+        """(features ascending, slots, M, R) of all entries of some slots."""
+        flag = np.zeros(self._slots.kind.size, np.bool_)
+        flag[which] = True
+        count = entries.count_flagged(self._index, flag)
+        count[self._index.hot >= 0] = flag.sum()
+        first = np.append(0, np.cumsum(count, dtype=np.int64))
+        total = int(first[-1])
+        found = (
+            np.empty(total, np.int32),
+            np.empty(total, np.int32),
+            np.empty(total, self._dtype),
+            np.empty(total, self._dtype),
+        )
+        entries.collect(self._index, flag, first, flag.size, *found)
+        return found
+
+    def _heat(self) -> None:
+        """Features that many prototypes have become hot."""
+        most = max(HOT_LEAST, self._used() // HOT_SHARE)
+        self._make_hot(np.flatnonzero(self._index.length > most).astype(np.int32))
+
+    def _make_hot(self, features: Ints) -> None:
+        if features.size:
+            if self._hot_rows + features.size > self._index.hot_M.shape[1]:
+                self._grow_hot(max(self._hot_rows + features.size, self._hot_rows + self._hot_rows // 2))
+            entries.heat(self._index, features, self._hot_rows)
+            self._hot_rows += features.size
+            self._hot_stale[:] = True
+
+    def _compact(self) -> None:
+        """Takes the holes out of the pool; every list gets a little room."""
+        room = self._index.length.astype(np.int64) + self._index.length // 8 + (self._index.length > 0)
+        start = np.cumsum(room) - room
+        end = int(room.sum())
+        moved = {}
+        for name in ("slot", "M", "R"):
+            old = getattr(self._index, name)
+            if old.size or name == "slot":
+                moved[name] = np.empty(end + end // 8 + 4096, old.dtype)
+                entries.move_lists(self._index, start, old, moved[name])
+        self._index = self._index._replace(start=start, room=room.astype(np.int32), **moved)
+        self._pool_end = end
+
+    # --- state ---
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The whole model as named arrays, copies: the plain engine's, and what only this one keeps (``index.*``)."""
+        used = self._used()
+        feature, slot, M, R = self._entries_of(np.flatnonzero(self._slots.kind[:used] % deciding.DEAD))
+        kept = (M != 0) | (R != 0)
+        arrays = self._tables_state(used) | {
+            "entry.count": np.bincount(feature[kept], minlength=self.n_features).astype(np.int32),
+            "entry.slot": slot[kept],
+            "entry.centre": M[kept],
+            "entry.correction": R[kept],
+        }
+        return arrays | {
+            "index.hot": np.flatnonzero(self._index.hot >= 0),
+            "index.rank": self._rank[:used].copy(),
+            "index.dots": self._dots.copy(),
+            "index.dots_size": self._dots_size.copy(),
+        }
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Becomes the model whose `state` this is, the plain engine's or this one's."""
+        self._restore_tables(arrays)
+        slots, features = self._slots.kind.size, self.n_features
+        corrected = self.rule.correction > 0 or bool(arrays["entry.correction"].any())
+        self._index = empty_index(features, corrected, self._dtype)
+        self._count = np.zeros(features, np.int32)
+        count = arrays["entry.count"]
+        self._index.length[:] = self._index.room[:] = count
+        self._index.start[:] = np.cumsum(count, dtype=np.int64) - count
+        self._pool_end = int(count.sum())
+        self._reserve_pool(self._pool_end)
+        self._index.slot[: self._pool_end] = arrays["entry.slot"]
+        self._index.M[: self._pool_end] = arrays["entry.centre"]
+        if self._index.R.size:
+            self._index.R[: self._pool_end] = arrays["entry.correction"]
+        self._hot_norm, self._hot_stale = np.zeros(slots, np.float32), np.ones(slots, np.bool_)
+        self._hot_rows = 0
+        if "index.rank" in arrays:
+            self._rank, self._dots = np.array(arrays["index.rank"]), np.array(arrays["index.dots"])
+            size = self._dots_size = np.array(arrays["index.dots_size"])
+            self._dots_first = np.cumsum(size.astype(np.int64) ** 2) - size.astype(np.int64) ** 2
+            self._make_hot(arrays["index.hot"].astype(np.int32))
+        else:
+            self._rank = np.zeros(slots, np.int32)
+            for c in range(self._classes.active.size):
+                for place, p in enumerate(self._chain(c)):
+                    self._rank[p] = place
+            self._lay_out_dots((np.maximum(self._classes.limit, self._classes.active) + 2).astype(np.int32))
+            self._recompute_dots()
+            self._heat()
+
+    def _entries(self, slot: int) -> tuple[Ints, Reals, Reals]:
+        feature, _, M, R = self._entries_of(np.array([slot]))
+        kept = (M != 0) | (R != 0)
+        return feature[kept], M[kept].astype(np.float64), R[kept].astype(np.float64)
+
+    def _recompute_dots(self) -> None:
+        """M_a . M_b of all classes from the entries; for models that do not bring them."""
+        slots = self._slots
+        alive = np.flatnonzero((slots.kind == ACTIVE) | (slots.kind == 2))
+        self._dots[:] = 0
+        c = slots.cls[alive]
+        self._dots[self._dots_first[c] + self._rank[alive] * (self._dots_size[c] + 1)] = slots.square[alive]
+        several = alive[np.bincount(c, minlength=self._classes.active.size)[c] > 1]
+        if not several.size:
+            return
+        feature, slot, M, _ = self._entries_of(several)
+        matrix = sp.csr_matrix((M.astype(np.float64), (slot, feature)), shape=(slots.kind.size, self.n_features))
+        for klass in np.unique(slots.cls[several]).tolist():
+            chain = self._chain(klass)
+            products = (matrix[chain] @ matrix[chain].T).toarray()
+            np.fill_diagonal(products, slots.square[chain])
+            size, first = int(self._dots_size[klass]), int(self._dots_first[klass])
+            self._dots[first : first + size * size].reshape(size, size)[
+                np.ix_(self._rank[chain], self._rank[chain])
+            ] = products
+
+
+def _slots_of(code: Ints, born: Ints) -> Ints:
+    """Slots for the codes of `deciding.Decisions`; -1 stays."""
+    return np.where(code >= -1, code, born[np.maximum(0, -2 - code)]).astype(np.int32)
+
+
+def _taken(rows: Rows, which: Longs) -> Rows:
+    """Some rows, in that order."""
+    lengths = np.diff(rows.indptr)[which]
+    indptr = np.append(0, np.cumsum(lengths))
+    entry = np.arange(indptr[-1]) - np.repeat(indptr[:-1], lengths) + np.repeat(rows.indptr[which], lengths)
+    return Rows(indptr, rows.indices[entry], rows.x[entry])

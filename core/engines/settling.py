@@ -1,0 +1,173 @@
+"""After the classes have decided: slots for what was born, in row order, and the group's operations on the index."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from prototide.core.engines.deciding import DEAD, Decisions
+from prototide.core.engines.index import Operations
+from prototide.core.engines.learning import occupy
+from prototide.core.engines.tables import (
+    ACTIVE,
+    BORN,
+    LOSS_ROWS,
+    MEAN_LOSS,
+    OMEGA,
+    ROWS,
+    STEP,
+    Classes,
+    Features,
+    Frozen,
+    Ints,
+    Longs,
+    Reals,
+    Rows,
+    Rule,
+    Slots,
+)  # fmt: skip
+
+
+@njit(cache=True)
+def bury(slots: Slots, classes: Classes, p: int) -> None:
+    """Takes the prototype out of its class; the slot is free again when its entries have been dropped."""
+    c = slots.cls[p]
+    if classes.first[c] == p:
+        classes.first[c] = slots.next[p]
+    else:
+        before = classes.first[c]
+        while slots.next[before] != p:
+            before = slots.next[before]
+        slots.next[before] = slots.next[p]
+    slots.kind[p], slots.next[p] = DEAD, -1
+
+
+@njit(cache=True)
+def settle(own_class: Ints, decided: Decisions, slots: Slots, rank: Ints, classes: Classes, counters: Longs) -> Ints:
+    """Gives slots to what was born and buries what is gone, row by row; (n,) the slot of what each row bore, or -1."""
+    born = np.full(own_class.size, -1, np.int32)
+    for t in range(own_class.size):
+        y = own_class[t]
+        if decided.gone[t] != -1:
+            bury(slots, classes, decided.gone[t] if decided.gone[t] >= 0 else born[-2 - decided.gone[t]])
+            classes.trial[y] = -1
+        if decided.promoted[t] != -1:
+            p = decided.promoted[t] if decided.promoted[t] >= 0 else born[-2 - decided.promoted[t]]
+            slots.birth[p] = counters[STEP]
+            counters[BORN] += 1
+            classes.trial[y] = -1
+        if decided.born_kind[t] > 0:
+            p = occupy(slots, classes, counters, y, decided.born_kind[t])
+            born[t], rank[p] = p, decided.born_rank[t]
+            slots.mass[p], slots.square[p], slots.kind[p] = (
+                decided.born_mass[t],
+                decided.born_square[t],
+                decided.born_end[t],
+            )
+            if decided.born_kind[t] == ACTIVE:
+                counters[BORN] += 1
+            else:
+                classes.trial[y] = p
+    return born
+
+
+@njit(cache=True)
+def operations_of(decided: Decisions, born: Ints, slots: Slots, order: Ints, first: Longs, heirs: Ints) -> Operations:
+    """The group's changes: attractions and lifts row by row, what heirs take over, then the pushes, row by row.
+
+    ``heirs``: (n,) gets the slot whose correction the prototype promoted in row t takes over as it was at the group's
+    start, or -1. What the group added to that correction before is repeated here for the heir.
+    """
+    n, places = decided.attract_code.shape
+    most = n * (places + 1 + decided.push_slot.shape[1])
+    for k in range(first.size - 1):
+        for m in range(first[k], first[k + 1]):
+            if decided.promoted[order[m]] != -1:
+                most += m - first[k]
+    row, slot = np.empty(most, np.int32), np.empty(most, np.int32)
+    to_M, to_R = np.empty(most), np.empty(most)
+    o = 0
+    for t in range(n):
+        for place in range(places + 1):
+            lift = place == places
+            code = decided.lift_code[t] if lift else decided.attract_code[t, place]
+            p = _slot_of(code, born)
+            if p >= 0 and slots.kind[p] != DEAD:
+                row[o], slot[o] = t, p
+                to_M[o] = 0.0 if lift else decided.attract_weight[t, place]
+                to_R[o] = decided.lift[t] if lift else 0.0
+                o += 1
+    for k in range(first.size - 1):
+        for m in range(first[k], first[k + 1]):
+            t = order[m]
+            heirs[t] = -1
+            if decided.promoted[t] == -1:
+                continue
+            p, source, last = _slot_of(decided.promoted[t], born), decided.heir_of[t], m
+            while last >= 0:
+                until, last = last, -1
+                for earlier in range(first[k], until):
+                    s = order[earlier]
+                    if decided.promoted[s] == source:
+                        last = earlier
+                for earlier in range(max(first[k], last), until):
+                    s = order[earlier]
+                    if decided.lift_code[s] == source:
+                        row[o], slot[o], to_M[o], to_R[o] = s, p, 0.0, decided.lift[s]
+                        o += 1
+                if last >= 0:
+                    source = decided.heir_of[order[last]]
+            heirs[t] = source if source >= 0 else -1
+    for t in range(n):
+        for h in range(decided.push_slot.shape[1]):
+            if decided.push_slot[t, h] >= 0:
+                row[o], slot[o], to_M[o], to_R[o] = t, decided.push_slot[t, h], 0.0, decided.push_step[t, h]
+                o += 1
+    by_slot = np.argsort(slot[:o], kind="mergesort")
+    return Operations(row[:o][by_slot], slot[:o][by_slot], to_M[:o][by_slot], to_R[:o][by_slot])
+
+
+@njit(cache=True)
+def _slot_of(code: int, born: Ints) -> int:
+    return code if code >= -1 else born[-2 - code]
+
+
+@njit(cache=True, error_model="numpy")
+def finish_shared(
+    rows: Rows, own_class: Ints, weight: Reals, decided: Decisions, frozen: Frozen, slots: Slots, classes: Classes,
+    features: Features,
+    scalars: Reals, rule: Rule, trial_id: Longs,
+) -> None:  # fmt: skip
+    """What crosses classes but for the pushes, in row order: thefts, violation rates, mean loss, idf statistics."""
+    omega = scalars[OMEGA]
+    for t in range(own_class.size):
+        for i in range(frozen.steal_start[t], frozen.steal_start[t + 1]):
+            c = frozen.steal_class[i]
+            if frozen.steal_score[i] > decided.right_score[t] and classes.trial[c] >= 0:
+                classes.stolen[c] += slots.id[classes.trial[c]] == trial_id[c]
+        if own_class[t] < 0:
+            continue
+        hits = 0
+        for h in range(decided.push_slot.shape[1]):
+            hits += decided.push_slot[t, h] >= 0
+        for i in range(rows.indptr[t], rows.indptr[t + 1]):
+            j = rows.indices[i]
+            if hits > 0:
+                features.violation[j] += omega * weight[t] * hits * rows.x[i] * rows.x[i]
+            if rule.idf:
+                features.document_frequency[j] += omega * weight[t]
+        scalars[LOSS_ROWS] += omega
+        scalars[ROWS] += omega * weight[t]
+        if decided.loss[t] >= 0:
+            loss = decided.loss[t] * decided.loss[t]
+            scalars[MEAN_LOSS] += (loss - scalars[MEAN_LOSS]) * max(0.001, omega / scalars[LOSS_ROWS])
+
+
+@njit(cache=True)
+def free_dead(slots: Slots) -> None:
+    """Slots whose entries have been dropped can be taken again."""
+    for p in range(slots.kind.size):
+        if slots.kind[p] == DEAD:
+            slots.kind[p], slots.cls[p], slots.next[p] = 0, 0, -1
+            slots.mass[p] = slots.square[p] = 0
+            slots.id[p], slots.birth[p] = -1, 0
