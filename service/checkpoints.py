@@ -17,11 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from prototide.service import failpoints
@@ -34,6 +33,13 @@ _DIGEST_KEY = b'"sha256":"'  # nowhere else in the header: quotes inside its str
 _NO_DIGEST = b"0" * 64
 _HEADER_BYTES = 8  # of the header's length, little-endian
 _BLOCK_BYTES = 2**20
+# NumPy's name of a type -> the format's.
+_DTYPES = {
+    "bool": "BOOL",
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
+}
 
 
 Positions = Mapping[str, Mapping[int, int]]  # topic -> partition -> offset of the first record not seen
@@ -74,23 +80,46 @@ def write(folder: Path, checkpoint: Checkpoint, writer: str) -> Path:
     final = folder / f"{checkpoint.step:020d}.safetensors"
     partial = _partial(folder, checkpoint.step, writer)
     try:
-        arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
-        safetensors.numpy.save_file(arrays, partial, _metadata(checkpoint))
-        with partial.open("r+b") as file:
-            at, _ = _digest_position(file.fileno())
-            file.seek(at)
-            file.write(_digest(partial, at).encode())
+        with partial.open("wb") as file:
+            _write_file(file, checkpoint)
             file.flush()
             os.fsync(file.fileno())
         failpoints.reached("checkpoint-written")
         partial.replace(final)
         failpoints.reached("checkpoint-renamed")
-    except safetensors.SafetensorError as failed:
-        raise OSError(str(failed)) from failed
     finally:
         partial.unlink(missing_ok=True)
     _sync(folder)
     return final
+
+
+def _write_file(file: BinaryIO, checkpoint: Checkpoint) -> None:
+    """One pass, array by array: the library's own writer holds Python's lock for as long as the disk needs."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
+    header = _header(arrays, _metadata(checkpoint))
+    digest = hashlib.sha256(header)
+    file.write(header)
+    for number, array in enumerate(arrays.values()):
+        data = memoryview(array.reshape(-1).view(np.uint8))
+        digest.update(data)
+        file.write(data)
+        if 2 * number >= len(arrays):
+            failpoints.reached("checkpoint-half")
+    file.seek(header.index(_DIGEST_KEY) + len(_DIGEST_KEY))
+    file.write(digest.hexdigest().encode())
+
+
+def _header(arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> bytes:
+    """Length and JSON: names, types, shapes, places of the arrays, which follow without gaps."""
+    described: dict[str, Any] = {"__metadata__": metadata}
+    begin = 0
+    for name, array in arrays.items():
+        place = [begin, begin + array.nbytes]
+        described[name] = {"dtype": _DTYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": place}
+        begin += array.nbytes
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(_HEADER_BYTES, "little") + text
 
 
 def read(path: Path) -> Checkpoint:

@@ -22,8 +22,7 @@ NAMES = (
     "replayed-step",  # a journalled step was learned again
     "replayed",  # up to the journal's end, nobody disturbed yet
     "fenced",  # earlier owners cannot write any more
-    "genesis-sent",  # the new model's first record is sent, not committed
-    "genesis",  # it is committed, no step yet
+    "genesis",  # a new model's first record is committed, no step yet
     "assigned",  # reading begins
     "gathered",  # a step's records are decoded
     "learned",  # they are learned, in memory

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +47,8 @@ class Service:
             *overrides,
         ]
         self.partitions = partitions
+        self.group = self.settings.kafka.group_id
+        self.module = "prototide.service"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,11 +59,12 @@ class Service:
         create_topics(self.settings, wanted_topics(self.settings, self.partitions, 1))
         return self
 
-    def start(self, *more: str) -> Self:
+    def start(self, *more: str, options: Sequence[str] = (), failpoints: str = "") -> Self:
         flags = [part for override in (*self.overrides, *more) for part in ("--set", override)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PROTOTIDE_")}
+        environment["PROTOTIDE_FAILPOINTS"] = failpoints
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "prototide.service", "run", *flags]
+            command = [sys.executable, "-m", self.module, "run", *flags, *options]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         return self
 
@@ -111,6 +116,25 @@ class Service:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
         self.wait()
+
+    def another(self, *overrides: str) -> Service:
+        """The same service as a second process, with an HTTP port of its own; the topics are there."""
+        twin = copy.copy(self)
+        twin.port, twin.log, twin._process = free_port(), self.folder / "another.log", None
+        twin.overrides = [*self.overrides, f"http.port={twin.port}", *overrides]
+        return twin
+
+    def committed_offsets(self) -> dict[int, int]:
+        """What the service tells lag tools: partition -> offset."""
+        consumer = Consumer({"bootstrap.servers": self.settings.kafka.bootstrap_servers, "group.id": self.group})
+        try:
+            asked = [TopicPartition(self.settings.topics.train, each) for each in range(self.partitions)]
+            return {each.partition: each.offset for each in consumer.committed(asked, timeout=30)}
+        finally:
+            consumer.close()
+
+    def last_line(self) -> str:
+        return self.logged().rstrip().splitlines()[-1]
 
     def logged(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
