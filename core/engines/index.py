@@ -274,44 +274,45 @@ def largest_parts(index: Index, flag: Flags, scale: Reals, omega: float, shards:
 
 
 @njit(cache=True, parallel=True)
-def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, lost: Reals) -> None:
-    """Drops the entries of slot p whose part in the score is below least[p] (inf: all of them).
+def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, kept: Reals) -> None:
+    """Of slots with least[p] > 0, drops the entries whose part in the score is below it (inf: all of them).
 
-    lost[s, p] <- what |M_p|^2 loses in the features of shard s.
+    kept[s, p] <- |M_p|^2 of what is left, in the features of shard s.
     """
-    for s in prange(lost.shape[0]):
-        _drop_in_shard(index, least, scale, omega, lost, s)
+    for s in prange(kept.shape[0]):
+        _drop_in_shard(index, least, scale, omega, kept, s)
 
 
 @njit(cache=True)
-def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, lost: Reals, s: int) -> None:
+def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, kept: Reals, s: int) -> None:
     corrected = index.R.size > 0
-    for j in range(s, index.start.size, lost.shape[0]):
+    for j in range(s, index.start.size, kept.shape[0]):
         h = index.hot[j]
         if h >= 0:
             for p in range(least.size):
                 if least[p] > 0:
                     M = index.hot_M[p // TILE, h, p % TILE]
                     R = index.hot_R[p // TILE, h, p % TILE] if corrected else 0 * M
-                    if max(abs(M) * scale[p], abs(R) / omega) < least[p]:
-                        index.hot_M[p // TILE, h, p % TILE] = 0
-                        if corrected:
-                            index.hot_R[p // TILE, h, p % TILE] = 0
-                        lost[s, p] += M * M
+                    if max(abs(M) * scale[p], abs(R) / omega) >= least[p]:
+                        kept[s, p] += float(M) * float(M)
+                        continue
+                    index.hot_M[p // TILE, h, p % TILE] = 0
+                    if corrected:
+                        index.hot_R[p // TILE, h, p % TILE] = 0
             continue
-        kept = index.start[j]
+        left = index.start[j]
         for i in range(index.start[j], index.start[j] + index.length[j]):
             p = index.slot[i]
             if least[p] > 0:
                 R = index.R[i] if corrected else 0 * index.M[i]
                 if max(abs(index.M[i]) * scale[p], abs(R) / omega) < least[p]:
-                    lost[s, p] += index.M[i] * index.M[i]
                     continue
-            index.slot[kept], index.M[kept] = p, index.M[i]
+                kept[s, p] += float(index.M[i]) * float(index.M[i])
+            index.slot[left], index.M[left] = p, index.M[i]
             if corrected:
-                index.R[kept] = index.R[i]
-            kept += 1
-        index.length[j] = kept - index.start[j]
+                index.R[left] = index.R[i]
+            left += 1
+        index.length[j] = left - index.start[j]
 
 
 @njit(cache=True, parallel=True)

@@ -41,6 +41,7 @@ from prototide.core.rows import CsrRows
 BLOCK_ROWS = 256
 BLOCK_BYTES = 48 << 20  # sums of a block of rows for all slots
 STEAL_ROOM = 16
+TINY = 1e-30  # below, nothing in a float32 is told from 0
 SHARDS = 8  # of features, in passes that sum over them: fixed, so that no sum depends on the threads
 HOT_SHARE, HOT_LEAST = 8, 64  # a feature is hot above used slots / HOT_SHARE entries, and above HOT_LEAST
 SURVIVORS = 256  # slots that a pruned ranking completes before it gives up on a row
@@ -130,10 +131,8 @@ class IndexedEngine(PlainEngine):
         return np.where(self._slots.kind[:used] == ACTIVE, self._slots.cls[:used], -1).astype(np.int32)
 
     def _scale(self) -> NDArray[np.floating[Any]]:
-        square = self._slots.square
-        return np.divide(self.rule.tau, np.sqrt(square), out=np.zeros_like(square), where=square > 0).astype(
-            self._dtype
-        )
+        length = np.sqrt(self._slots.square)
+        return np.divide(self.rule.tau, length, out=np.zeros_like(length), where=length > TINY).astype(self._dtype)
 
     def _fresh_hot_norms(self) -> NDArray[np.float32]:
         stale = np.flatnonzero(self._hot_stale).astype(np.int32)
@@ -404,18 +403,18 @@ class IndexedEngine(PlainEngine):
         least = np.where(slots.kind == deciding.DEAD, np.inf, 0.0)
         scale = self._scale().astype(np.float64)
         old = (slots.kind == ACTIVE) & self._touched[slots.cls] & (slots.mass / omega >= rule.young_mass)
-        if rule.truncation > 0 and old.any():
+        if old.any():  # what was kept up row by row has rounding in it: |M|^2 anew, with what is too small dropped
             largest = np.zeros((SHARDS, slots.kind.size))
-            entries.largest_parts(self._index, old, scale, omega, largest)
-            least[old] = rule.truncation * largest.max(axis=0)[old]
+            if rule.truncation > 0:
+                entries.largest_parts(self._index, old, scale, omega, largest)
+            least[old] = np.maximum(rule.truncation * largest.max(axis=0)[old], TINY)
         if least.any():
-            lost = np.zeros((SHARDS, slots.kind.size))
-            entries.drop_entries(self._index, least, scale, omega, lost)
-            changed = old & (lost.sum(axis=0) > 0)
-            slots.square[changed] -= lost.sum(axis=0)[changed]
+            kept = np.zeros((SHARDS, slots.kind.size))
+            entries.drop_entries(self._index, least, scale, omega, kept)
+            slots.square[old] = kept.sum(axis=0)[old]
             diagonal = self._dots_first[slots.cls] + self._rank * (self._dots_size[slots.cls] + 1)
-            self._dots[diagonal[changed]] = slots.square[changed]
-            self._hot_stale[changed] = True
+            self._dots[diagonal[old]] = slots.square[old]
+            self._hot_stale[old] = True
             settling.free_dead(slots)
         self._touched[:] = False
         self._heat()
