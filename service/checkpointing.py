@@ -7,12 +7,12 @@ import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
-from prototide.service import checkpoints, failpoints
+from prototide.service import failpoints, stores
 from prototide.service.checkpoints import Checkpoint, Positions
 from prototide.service.settings import Settings
+from prototide.service.stores import Store
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +30,20 @@ class CheckpointObserver(Protocol):
 class CheckpointWriter:
     """Writes one checkpoint at a time; a failure is logged, counted and tried again at the next interval."""
 
-    def __init__(self, settings: Settings, folder: Path, observer: CheckpointObserver, saved: Positions | None) -> None:
+    def __init__(self, settings: Settings, store: Store, observer: CheckpointObserver, saved: Positions | None) -> None:
         """`saved`: positions of the newest checkpoint, None when there is none."""
         self.saved = saved
-        self._folder = folder
+        self._store = store
         self._keep = settings.checkpoint.keep
         self._interval_seconds = settings.checkpoint.interval_s
         self._writer = f"{settings.instance.id}-{os.getpid()}"
+        self._instance = settings.instance.id
+        self._cleaned = False  # of what earlier processes left half-written
         self._observer = observer
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._held: Checkpoint | None = None  # a snapshot whose step is not committed yet
         self._due = time.monotonic() + self._interval_seconds
-        checkpoints.remove_partial(folder, settings.instance.id)
 
     def is_due(self) -> bool:
         """Whether the interval is over and nothing is being written."""
@@ -71,9 +72,11 @@ class CheckpointWriter:
     def _write(self, checkpoint: Checkpoint) -> None:
         started = time.perf_counter()
         try:
-            path = checkpoints.write(self._folder, checkpoint, self._writer)
-            checkpoints.prune(self._folder, self._keep, checkpoint.step)
-            size = path.stat().st_size
+            if not self._cleaned:
+                self._store.clean(self._instance)
+                self._cleaned = True
+            size = self._store.write(checkpoint, self._writer)
+            stores.prune(self._store, self._keep, checkpoint.step)
         except Exception as failed:  # whatever it is, the service goes on and tries again
             self._observer.checkpoint_failed()
             log.error("checkpoint of step %d failed: %s: %s", checkpoint.step, type(failed).__name__, failed)

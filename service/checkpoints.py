@@ -24,11 +24,9 @@ import safetensors
 from numpy.typing import NDArray
 
 from prototide.service import failpoints
-from prototide.service.errors import PersonMustAct
 
 FORMAT = 2
 _NAME = re.compile(r"^(\d{20})\.safetensors$")
-_URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _DIGEST_KEY = b'"sha256":"'  # nowhere else in the header: quotes inside its strings are escaped
 _NO_DIGEST = b"0" * 64
 _HEADER_BYTES = 8  # of the header's length, little-endian
@@ -64,16 +62,6 @@ class Checkpoint:
     journal: int | None = 0  # offset behind the step's journal record; None while that is not committed
 
 
-def checkpoint_folder(uri: str) -> Path:
-    """The local folder that `checkpoint.uri` names; raises PersonMustAct for anything else."""
-    if _URL.match(uri) and not uri.startswith("file://"):
-        raise PersonMustAct(
-            f"checkpoint.uri = {uri.partition('://')[0]}://...: object stores are not supported by this version",
-            "set checkpoint.uri to a local folder",
-        )
-    return Path(uri.removeprefix("file://"))
-
-
 def write(folder: Path, checkpoint: Checkpoint, writer: str) -> Path:
     """Writes the file of `checkpoint.step`, whole or not at all; `writer` is unique to the process. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +88,7 @@ def _write_file(file: BinaryIO, checkpoint: Checkpoint) -> None:
     digest = hashlib.sha256(header)
     file.write(header)
     for number, array in enumerate(arrays.values()):
-        data = memoryview(array.reshape(-1).view(np.uint8))
+        data = array.reshape(-1).view(np.uint8).data
         digest.update(data)
         file.write(data)
         if 2 * number >= len(arrays):
@@ -159,6 +147,16 @@ def paths(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), reverse=True)
 
 
+def is_name(name: str) -> bool:
+    """Whether a file's name is a checkpoint's."""
+    return _NAME.match(name) is not None
+
+
+def step_of(name: str) -> int:
+    """The step that a checkpoint's name tells."""
+    return int(name[:20])
+
+
 def newest(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path, str]]]:
     """The newest valid checkpoint, and the files that were skipped, each with the reason."""
     skipped: list[tuple[Path, str]] = []
@@ -168,18 +166,6 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[tuple[Path, str]]]:
         except InvalidCheckpointError as invalid:
             skipped.append((path, str(invalid)))
     return None, skipped
-
-
-def set_aside(folder: Path, name: str) -> list[Path]:
-    """Renames every checkpoint, so that none of them is found any more; their new paths."""
-    return [path.rename(path.with_name(f"{name}-{path.name}")) for path in paths(folder)]
-
-
-def prune(folder: Path, keep: int, newest_step: int) -> None:
-    """Removes all but the newest `keep` files up to `newest_step`; later ones, if any, were skipped at start."""
-    ours = [path for path in paths(folder) if int(path.name[:20]) <= newest_step]
-    for path in ours[keep:]:
-        path.unlink(missing_ok=True)
 
 
 def remove_partial(folder: Path, instance: str) -> None:

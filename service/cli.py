@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from prototide.service.commands import config, demo, produce, run, tail, topics
+from prototide.service.commands import checkpoints, config, demo, produce, run, tail, topics
 
 app = typer.Typer(
     name="prototide",
@@ -19,3 +19,4 @@ app.command("produce")(produce.produce)
 app.command("tail")(tail.tail)
 app.command("demo")(demo.demo)
 app.add_typer(topics.app, name="topics")
+app.add_typer(checkpoints.app, name="checkpoints")

@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from prototide.service import failpoints, journal
@@ -42,6 +41,7 @@ from prototide.service.restoring import (
     valid_checkpoints,
 )
 from prototide.service.settings import Settings
+from prototide.service.stores import Store, reachable
 from prototide.service.topics import Topology
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,10 @@ class Recovery:
         self._replay: Replay | None = None
         self._saved: Positions | None = None
 
-    def replay(self, folder: Path) -> None:
+    def replay(self, store: Store) -> None:
         """The model at the journal's present end; raises PersonMustAct for what must not be continued."""
-        checkpoint = self._checkpoint(folder)
+        with reachable(self._settings.checkpoint.uri):
+            checkpoint = self._checkpoint(store)
         failpoints.reached("checkpoint-read")
         survey = self._survey(checkpoint)
         if survey.course is None or survey.base is None:
@@ -150,10 +151,10 @@ class Recovery:
         log.info("new model %s starts at %s: %s", genesis.model, settings.start_from, dict(genesis.positions))
         return Start(model, begun(genesis, offset), None)
 
-    def _checkpoint(self, folder: Path) -> Checkpoint | None:
+    def _checkpoint(self, store: Store) -> Checkpoint | None:
         """The newest valid one that belongs to this journal."""
         name = self._settings.topics.journal
-        for checkpoint in valid_checkpoints(folder, self._observer):
+        for checkpoint in valid_checkpoints(store, self._observer):
             if checkpoint.model_id and name not in checkpoint.topic_ids:
                 log.error("checkpoint of step %d is skipped: it is not of journal %s", checkpoint.step, name)
                 self._observer.checkpoint_rejected()

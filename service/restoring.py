@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ from prototide.service.course import Course
 from prototide.service.errors import PersonMustAct
 from prototide.service.settings import Settings
 from prototide.service.stacking import stack
+from prototide.service.stores import Store
 from prototide.service.topics import Topology
 from prototide.service.wire import decode_batch, encode_batch
 
@@ -51,14 +51,14 @@ class Start:
 
 def restore(
     settings: Settings,
-    folder: Path,
+    store: Store,
     topology: Topology,
     watermarks: Mapping[int, tuple[int, int]],
     observer: RejectionObserver,
 ) -> Start:
     """Raises PersonMustAct for a checkpoint that must not be continued; `watermarks`: as `Source.watermarks` gives."""
     topic = settings.topics.train
-    checkpoint = next(valid_checkpoints(folder, observer), None)
+    checkpoint = next(valid_checkpoints(store, observer), None)
     if checkpoint is None:
         positions = new_positions(watermarks, settings.start_from)
         log.info("a new model starts at %s: %s", settings.start_from, positions)
@@ -77,14 +77,14 @@ def restore(
     return Start(model_of(settings, checkpoint), course, checkpoint.positions)
 
 
-def valid_checkpoints(folder: Path, observer: RejectionObserver) -> Iterator[Checkpoint]:
+def valid_checkpoints(store: Store, observer: RejectionObserver) -> Iterator[Checkpoint]:
     """Those that are whole, newest first; the others are counted and logged."""
-    for path in checkpoints.paths(folder):
+    for name in store.names():
         try:
-            yield checkpoints.read(path)
+            yield store.read(name)
         except checkpoints.InvalidCheckpointError as why:
             observer.checkpoint_rejected()
-            log.error("checkpoint %s is skipped: %s", path, why)
+            log.error("checkpoint %s is skipped: %s", name, why)
 
 
 def warm_up(settings: Settings) -> None:

@@ -19,6 +19,9 @@ class Wishes:
     skip: frozenset[tuple[int, int]] = frozenset()  # (partition, offset) of records that become dead letters
 
 
+NO_WISHES = Wishes()
+
+
 def skipped(records: Iterable[str], topic: str) -> frozenset[tuple[int, int]]:
     """(partition, offset) of each ``topic/partition/offset``; raises PersonMustAct for anything else."""
     found = set()

@@ -119,13 +119,13 @@ class Chaos:
         until(lambda: self._is_through(ends), DEADLINE_SECONDS)
         assert self.service.terminate() == 0, self.service.logged()[-2000:]
         expected = reference.run_over_the_journal(self.settings)
-        assert expected.positions == ends
-        reference.check_model(expected, self.service.folder / "checkpoints")
         all_along = self._all_along.finish(len(expected.predictions), len(expected.dead_letters))
         reference.check_outputs(expected, *all_along)
         topics = (self.settings.topics.predictions, self.settings.topics.dead_letters)
         at_the_end = [consume_all(self.settings, topic, 0) for topic in topics]
         reference.check_outputs(expected, *at_the_end)
+        assert expected.positions == ends, f"the journal ends at {expected.positions}, the records at {ends}"
+        reference.check_model(expected, self.service.folder / "checkpoints")
 
     def _is_through(self, ends: dict[int, int]) -> bool:
         return self.service.committed_offsets() == ends

@@ -95,9 +95,9 @@ def _widened(X: Any, width: int) -> Any:
 def check_model(reference: Reference, folder: Path) -> None:
     """The newest checkpoint is the uninterrupted run's model, bit for bit."""
     found, _ = checkpoints.newest(folder)
-    assert found is not None
-    assert found.step == reference.steps
-    assert list(found.positions.values()) == [reference.positions]
+    assert found is not None, "there is no checkpoint"
+    assert found.step == reference.steps, f"the checkpoint is of step {found.step}, the journal of {reference.steps}"
+    assert list(found.positions.values()) == [reference.positions], "the checkpoint is elsewhere than the journal"
     arrays, metadata = reference.model.state()
     assert json.dumps(found.model, sort_keys=True) == json.dumps(metadata, sort_keys=True)
     assert found.arrays.keys() == arrays.keys()

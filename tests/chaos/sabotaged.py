@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 from confluent_kafka import Producer
@@ -12,7 +13,6 @@ from prototide.service.broker import Output
 from prototide.service.transactions import TransactionalSink
 
 honest = TransactionalSink.commit
-steps = 0
 
 
 def leave_out(sink: TransactionalSink, outputs: Sequence[Output], journal: Sequence[Output]) -> list[int]:
@@ -27,10 +27,8 @@ def outside(sink: TransactionalSink, outputs: Sequence[Output], journal: Sequenc
     """Steps are journalled before and apart from their transaction."""
     if not outputs:
         return honest(sink, outputs, journal)
-    servers = next(
-        each.removeprefix("kafka.bootstrap_servers=") for each in __import__("sys").argv if "bootstrap" in each
-    )
-    producer = Producer({"bootstrap.servers": servers})
+    brokers = "kafka.bootstrap_servers="
+    producer = Producer({"bootstrap.servers": next(each for each in sys.argv if brokers in each).removeprefix(brokers)})
     for record in journal:
         producer.produce(record.topic, record.value, partition=0)
     producer.flush()

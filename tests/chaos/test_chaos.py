@@ -41,7 +41,7 @@ def test_the_suite_notices_a_broken_promise(
         chaos.service.overrides += ["checkpoint.interval_s=1000"]
         for failpoint in ("committed:4", "outputs-sent:4"):
             chaos.kill_at(failpoint)
-        with pytest.raises(AssertionError, match="twice|lost|leaves records out|exit 78|not within"):
+        with pytest.raises(AssertionError, match=r"twice|lost|leaves records out|exit 78|not within"):
             chaos.settle_and_check()
 
 

@@ -9,6 +9,7 @@ from prototide.service import checkpoints
 from prototide.service.checkpointing import CheckpointWriter
 from prototide.service.checkpoints import Checkpoint
 from prototide.service.settings import load
+from prototide.service.stores import FolderStore
 from tests.support.stream import until
 
 
@@ -33,7 +34,7 @@ def checkpoint(step: int, journal: int | None = 0) -> Checkpoint:
 
 def writer(folder: Path, observer: Observer, interval_s: float = 0.001, keep: int = 2) -> CheckpointWriter:
     settings = load(None, [f"checkpoint.interval_s={interval_s}", f"checkpoint.keep={keep}"], {})
-    return CheckpointWriter(settings, folder, observer, None)
+    return CheckpointWriter(settings, FolderStore(folder), observer, None)
 
 
 def test_what_was_submitted_is_on_disk_and_the_oldest_go(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from safetensors import safe_open
 
 from prototide.service import checkpoints
 from prototide.service.checkpoints import Checkpoint, InvalidCheckpointError
-from prototide.service.errors import PersonMustAct
 
 
 def checkpoint(step: int = 7) -> Checkpoint:
@@ -106,17 +105,12 @@ def test_an_empty_or_missing_folder_has_none(tmp_path: Path, folder: str) -> Non
     assert checkpoints.newest(tmp_path / folder) == (None, [])
 
 
-def test_the_newest_are_kept_and_nobody_elses_files_are_touched(tmp_path: Path) -> None:
-    for step in range(1, 6):
-        checkpoints.write(tmp_path, checkpoint(step), "me")
+def test_nobody_elses_files_are_taken_for_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    checkpoints.prune(tmp_path, keep=2, newest_step=4)
-    assert sorted(path.name.lstrip("0") for path in tmp_path.iterdir()) == [
-        "3.safetensors",
-        "4.safetensors",
-        "5.safetensors",  # broken, or it would have been the one to continue: no room is spent on it
-        "notes.txt",
-    ]
+    (tmp_path / "before-x-00000000000000000001.safetensors").write_text("set aside")
+    path = checkpoints.write(tmp_path, checkpoint(5), "me")
+    assert checkpoints.paths(tmp_path) == [path]
+    assert checkpoints.step_of(path.name) == 5
 
 
 def test_what_an_earlier_process_left_half_written_goes(tmp_path: Path) -> None:
@@ -140,15 +134,23 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_local_folders_are_taken_and_urls_are_refused() -> None:
-    assert checkpoints.checkpoint_folder("./here") == Path("here")
-    assert checkpoints.checkpoint_folder("file:///there") == Path("/there")
-    with pytest.raises(PersonMustAct, match="s3") as refused:
-        checkpoints.checkpoint_folder("s3://key:secret@bucket/path")
-    assert "secret" not in str(refused.value)
-
-
 def test_differences_name_the_setting_and_both_values() -> None:
     assert checkpoints.differences({"a": 1, "b": [1]}, {"a": 2, "b": [1], "c": None}) == [
         "a is 2, the checkpoint's is 1",
     ]
+
+
+def test_a_thousand_flips_and_cuts_are_never_loaded(tmp_path: Path) -> None:
+    path = checkpoints.write(tmp_path, checkpoint(), "me")
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for number in range(1000):
+        if number % 2:
+            spoilt = bytearray(whole)
+            spoilt[random.integers(len(whole))] ^= 1 << random.integers(8)
+        else:
+            spoilt = bytearray(whole[: random.integers(len(whole))])
+        path.write_bytes(spoilt)
+        with pytest.raises(InvalidCheckpointError):
+            checkpoints.read(path)
+    path.write_bytes(whole)
+    assert checkpoints.read(path).step == 7

@@ -14,6 +14,7 @@ from prototide.service.checkpoints import Checkpoint
 from prototide.service.errors import PersonMustAct
 from prototide.service.restoring import check_available, restore
 from prototide.service.settings import Settings, load
+from prototide.service.stores import FolderStore
 from prototide.service.topics import Topology
 
 TOPOLOGY = Topology((0, 1), {"train": 2, "predictions": 1, "dead-letters": 1}, {"train": "id-1"}, {})
@@ -42,20 +43,20 @@ def checkpoint(**more: Any) -> Checkpoint:
 def refused(made: Checkpoint, folder: Path, *overrides: str) -> str:
     checkpoints.write(folder, made, "me")
     with pytest.raises(PersonMustAct) as error:
-        restore(settings(*overrides), folder, TOPOLOGY, WATERMARKS, Rejections())
+        restore(settings(*overrides), FolderStore(folder), TOPOLOGY, WATERMARKS, Rejections())
     return str(error.value)
 
 
 def test_without_a_checkpoint_a_new_model_starts_where_the_settings_say(tmp_path: Path) -> None:
     for start_from, expected in (("earliest", {0: 0, 1: 50}), ("latest", {0: 100, 1: 60})):
-        start = restore(settings(f"start_from={start_from}"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+        start = restore(settings(f"start_from={start_from}"), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, Rejections())
         assert (start.course.step, start.course.positions, start.saved) == (0, expected, None)
         assert isinstance(start.model, FastKMeansClassifier)
 
 
 def test_a_checkpoint_goes_on_at_its_offsets_whatever_start_from_says(tmp_path: Path) -> None:
     checkpoints.write(tmp_path, checkpoint(), "me")
-    start = restore(settings("start_from=latest"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+    start = restore(settings("start_from=latest"), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, Rejections())
     assert (start.course.step, start.course.positions, start.saved) == (3, {0: 10, 1: 55}, {"train": {0: 10, 1: 55}})
     assert start.model.classes_.tolist() == [1, "1", "a", "b"]
 
@@ -65,7 +66,7 @@ def test_a_broken_checkpoint_is_counted_and_the_one_before_it_used(tmp_path: Pat
     broken = checkpoints.write(tmp_path, checkpoint(step=4), "me")
     broken.write_bytes(broken.read_bytes()[:-8])
     rejections = Rejections()
-    assert restore(settings(), tmp_path, TOPOLOGY, WATERMARKS, rejections).course.step == 3
+    assert restore(settings(), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, rejections).course.step == 3
     assert rejections.count == 1
 
 
@@ -76,7 +77,7 @@ def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
 
 def test_settings_that_do_not_change_the_model_may_change(tmp_path: Path) -> None:
     checkpoints.write(tmp_path, checkpoint(), "me")
-    start = restore(settings("core.n_threads=1"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+    start = restore(settings("core.n_threads=1"), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, Rejections())
     assert start.model.get_params()["n_threads"] == 1
 
 
@@ -90,7 +91,7 @@ def test_a_recreated_topic_is_refused(tmp_path: Path) -> None:
 
 def test_a_device_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PersonMustAct, match="device"):
-        restore(settings("core.device=cuda:99"), tmp_path, TOPOLOGY, WATERMARKS, Rejections())
+        restore(settings("core.device=cuda:99"), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, Rejections())
 
 
 def test_an_exactly_once_checkpoint_is_not_continued_at_least_once(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_an_exactly_once_checkpoint_is_not_continued_at_least_once(tmp_path: Pat
 
 def test_a_new_partition_starts_at_its_beginning(tmp_path: Path) -> None:
     checkpoints.write(tmp_path, checkpoint(positions={"train": {0: 10}}), "me")
-    start = restore(settings(), tmp_path, TOPOLOGY, {0: (0, 100), 1: (0, 60)}, Rejections())
+    start = restore(settings(), FolderStore(tmp_path), TOPOLOGY, {0: (0, 100), 1: (0, 60)}, Rejections())
     assert start.course.positions == {0: 10, 1: 0}
 
 
