@@ -262,7 +262,6 @@ class IndexedEngine(PlainEngine):
         slots = np.empty(rows.count, np.int32)
         for t in range(rows.count):
             c = int(own_class[t])
-            self._rank[slots[t]] = 0
             taken = {int(self._rank[p]) for p in self._chain(c)}
             p = learning.occupy(self._slots, self._classes, self._counters, c, ACTIVE)
             slots[t] = p

@@ -18,9 +18,7 @@ scores = hnp.arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)),
 
 @SOFT_TYPES
 @given(scores=scores, b=st.floats(0.05, 100))
-def test_probabilities_sum_to_one_and_follow_the_scores(
-    soft_type: str, scores: NDArray[np.float64], b: float
-) -> None:
+def test_probabilities_sum_to_one_and_follow_the_scores(soft_type: str, scores: NDArray[np.float64], b: float) -> None:
     p = probabilities(scores, b, soft_type)
     np.testing.assert_allclose(p.sum(axis=1), 1)
     order = np.argsort(scores, axis=1)

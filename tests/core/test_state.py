@@ -37,7 +37,7 @@ def test_a_restored_model_continues_to_the_last_bit(
     for first in range(0, 1300, 100):
         model.fit_batch(X[first : first + 100], labels[first : first + 100])
     arrays, metadata = model.state()
-    restored = FastKMeansClassifier.from_state(arrays, json.loads(json.dumps(metadata)))
+    restored = type(model).from_state(arrays, json.loads(json.dumps(metadata)))
     assert fingerprint(restored) == fingerprint(model)
     assert restored.get_params() == model.get_params()
     for first in range(1300, 2600, 100):
@@ -70,7 +70,7 @@ def test_a_restored_model_does_not_write_into_what_it_came_from(make_classifier:
     before = {name: array.copy() for name, array in arrays.items()}
     for array in arrays.values():
         array.flags.writeable = False
-    restored = FastKMeansClassifier.from_state(arrays, metadata)
+    restored = type(model).from_state(arrays, metadata)
     restored.fit_batch(X, y + 3)
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, before[name])
@@ -83,13 +83,14 @@ def test_equal_models_have_equal_states_whatever_their_history(make_classifier: 
         one.fit_batch(X[first : first + 100], y[first : first + 100])
         other.fit_batch(X[first : first + 100], y[first : first + 100])
         other.predict_top(X, 2)
-        other = FastKMeansClassifier.from_state(*other.state())
+        other = type(other).from_state(*other.state())
     assert fingerprint(one) == fingerprint(other)
 
 
 def test_the_state_of_a_new_model_is_one_too(make_classifier: MakeClassifier) -> None:
-    arrays, metadata = make_classifier(k_init=2).state()
-    restored = FastKMeansClassifier.from_state(arrays, json.loads(json.dumps(metadata)))
+    model = make_classifier(k_init=2)
+    arrays, metadata = model.state()
+    restored = type(model).from_state(arrays, json.loads(json.dumps(metadata)))
     X, y = text_stream(3, 100)
     fresh = make_classifier(k_init=2)
     restored.fit_batch(X, y)
