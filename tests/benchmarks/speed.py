@@ -1,8 +1,8 @@
 """Speed and memory of the CPU engine on the headline workload, beside peers in the same run.
 
 15,000 prototypes (every hidden mode is a class of its own, k_init=1), 100,000 features. Medians over chunks of rows;
-machines are noisy, so the ratio to a peer is what counts. Each model runs in a process of its own, so that its peak memory
-is its own.
+machines are noisy, so the ratio to a peer is what counts. Each model runs in a process of its own, so that its peak
+memory is its own.
 
     python -m tests.benchmarks.speed --rows 60000 --topics separable --lambdas 0,0.1
 """
