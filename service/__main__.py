@@ -14,7 +14,9 @@ def main() -> None:
     try:
         from prototide.service.cli import app
     except ModuleNotFoundError as missing:
-        sys.exit(f"prototide: the commands need the package {missing.name!r}: pip install 'prototide[service]'")
+        sys.exit(
+            f"prototide: the commands need the package {missing.name!r}: pip install '.[service]' in its source folder"
+        )
     app()
 
 

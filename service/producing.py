@@ -167,7 +167,9 @@ def new_sender(settings: Settings, topic: str, stopped: Callable[[], bool]) -> S
     if topic not in wait_for_brokers(settings, admin_client(settings, errors), errors, stopped).topics:
         raise PersonMustAct(
             f"there is no topic {topic} at {settings.kafka.bootstrap_servers}",
-            "`prototide topics create` makes the topics of the settings",
+            "`prototide topics create` makes it"
+            if topic == settings.topics.train
+            else f"`prototide topics create --set topics.train={topic}` makes it",
         )
     record_bytes = max(int(settings.limits.record_bytes) + RECORD_OVERHEAD_BYTES, 1_048_588)
     # Compressed, and holding little memory, unless the settings say otherwise.

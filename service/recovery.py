@@ -70,8 +70,9 @@ class Recovery:
         self._reader = reader
         self._observer = observer
         self._give_up = give_up
-        self._watermarks = source.watermarks(topology.train_partitions)
         self._low, self._end = reader.bounds()
+        # After the journal's end: a live owner learns records that come meanwhile.
+        self._watermarks = source.watermarks(topology.train_partitions)
         self._replay: Replay | None = None
         self._saved: Positions | None = None
 
@@ -82,6 +83,8 @@ class Recovery:
         failpoints.reached("checkpoint-read")
         survey = self._survey(checkpoint)
         if survey.course is None or survey.base is None:
+            if self._low > 0:
+                raise undecodable(self._reader.topic, f"it begins at offset {self._low}, its genesis was deleted")
             return
         genesis = survey.genesis
         if genesis is not None:

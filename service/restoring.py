@@ -6,7 +6,9 @@ Also what a start with a journal (`recovery`) shares: the model of a checkpoint,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +20,7 @@ from prototide.core import FastKMeansClassifier
 from prototide.service import checkpoints
 from prototide.service.checkpoints import Checkpoint, Positions
 from prototide.service.course import Course
-from prototide.service.errors import PersonMustAct
+from prototide.service.errors import PersonMustAct, RestartMayHelp
 from prototide.service.settings import Settings
 from prototide.service.stacking import stack
 from prototide.service.stores import Store
@@ -31,6 +33,7 @@ NEW_MODEL = "start a new model: `prototide run --fresh`"
 
 
 WARM_UP_ROWS = 1100  # the learner tidies up every 1,024 rows: that is compiled, too
+WARM_UP_TURN_SECONDS = 0.5
 
 
 class RejectionObserver(Protocol):
@@ -87,8 +90,34 @@ def valid_checkpoints(store: Store, observer: RejectionObserver) -> Iterator[Che
             log.error("checkpoint %s is skipped: %s", name, why)
 
 
-def warm_up(settings: Settings) -> None:
-    """Compiles the learner, so that a service that says it is ready is: the first time takes a minute."""
+def warm_up(settings: Settings, stopped: Callable[[], bool]) -> None:
+    """Compiles the learner, so that a service that says it is ready is: the first time takes a minute.
+
+    In a thread of its own, while this one asks `stopped` now and then: the process stays alive, and need not wait for
+    the end to stop. Raises RestartMayHelp when stopped.
+    """
+    log.info("warming up: the learner is compiled, the first time for a minute or more")
+    failed: list[BaseException] = []
+    thread = threading.Thread(target=_compile, args=(settings, failed), name="warm-up", daemon=True)
+    began = time.monotonic()
+    thread.start()
+    while thread.is_alive():
+        thread.join(WARM_UP_TURN_SECONDS)
+        if thread.is_alive() and stopped():
+            raise RestartMayHelp("stopped while the learner was compiled", "start again")
+    if failed:
+        raise failed[0]
+    log.info("warmed up in %.1f s", time.monotonic() - began)
+
+
+def _compile(settings: Settings, failed: list[BaseException]) -> None:
+    try:
+        _learn_something(settings)
+    except BaseException as error:
+        failed.append(error)
+
+
+def _learn_something(settings: Settings) -> None:
     model = new_model(settings)
     # Each part is compiled when it happens first. Fast forgetting makes masses be rescaled, `fit` gives classes several
     # prototypes, which are compared now and then.

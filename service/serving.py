@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from prototide.core import FastKMeansClassifier
 from prototide.service import failpoints
 from prototide.service.clients import ClientErrors
 from prototide.service.drift import DriftMonitor
@@ -129,7 +130,8 @@ class Observers:
         self._storm = DeadLetterStorm(settings.dead_letters.max_ratio, settings.dead_letters.window)
         self._on_step = on_step
         metrics.watch_ready(lambda: self.readiness.ready)
-        metrics.build_info(settings.core.device, "plain")
+        engine = FastKMeansClassifier(**settings.core.classifier_parameters()).engine
+        metrics.build_info(settings.core.device, engine)
 
     def _entered(self, phase: Phase) -> None:
         self.readiness.set("phase", _NOT_READY.get(phase))

@@ -44,7 +44,8 @@ class Names:
 
     def unknown(self, name: str, source: str) -> str:
         """The problem of a name that does not exist."""
-        near = difflib.get_close_matches(name, [*self.leaves, *self.tables, *self.sections], n=1)
+        sections = () if "." in name else self.sections
+        near = difflib.get_close_matches(name, [*self.leaves, *self.tables, *sections], n=1)
         hint = f", did you mean {near[0]}?" if near else ""
         return f"{name} ({source}) is not a setting{hint}"
 

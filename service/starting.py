@@ -83,7 +83,7 @@ class Starting:
         recovery = Recovery(settings, topology, source, reader, self.metrics, self.stopped)
         if not fresh:
             recovery.replay(self.store)
-        warm_up(settings)
+        warm_up(settings, self.stopped)
         recovery.watch_owner()
         sink.fence(settings.kafka.startup_timeout_s)
         failpoints.reached("fenced")
@@ -106,7 +106,7 @@ class Starting:
             self._set_aside()
         with reachable(settings.checkpoint.uri):
             start = restore(settings, self.store, topology, source.watermarks(topology.train_partitions), self.metrics)
-        warm_up(settings)
+        warm_up(settings, self.stopped)
         return start, Direct(sink)
 
     def _set_aside(self) -> None:

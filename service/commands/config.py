@@ -23,7 +23,7 @@ def config(
 ) -> None:
     """Prints every setting: its value, where the value comes from, what it means. Secrets are masked.
 
-    Sources, weakest first: defaults; a TOML file, where a.b is [a] b = ...; the environment, where it is
+    Sources, weakest first: defaults; a TOML file, where a.b is b = ... below \\[a]; the environment, where it is
     PROTOTIDE_A__B (PROTOTIDE_A__B_FILE names a file that holds the value); --set a.b=value.
 
     prototide config --config prototide.toml --set batch.max_rows=1024

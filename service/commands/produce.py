@@ -80,7 +80,10 @@ def _send(settings: Settings, feed: Feed, topic: str, stopped: Callable[[], bool
 
     from prototide.service.producing import new_sender, produce_file
     from prototide.service.row_encoding import RowEncoder
+    from prototide.service.sources import Lines, format_of
 
+    format_of(feed.path)  # a wrong file is told before any broker is asked
+    Lines(feed.path).close()
     console = Console(stderr=True)
     parts = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     encoder = RowEncoder(feed.hashed_columns, settings.limits.record())

@@ -181,7 +181,7 @@ def test_a_journal_whose_first_records_are_gone(service: Service) -> None:
         path.unlink()
     trim(service, service.settings.topics.journal, 3)
     assert service.start().wait() == 78
-    assert re.search("first record left.*genesis.*--fresh", service.last_line())
+    assert re.search("genesis was deleted.*--fresh", service.last_line())
 
 
 def trim(service: Service, topic: str, offset: int) -> None:

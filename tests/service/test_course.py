@@ -90,4 +90,4 @@ def test_a_journal_without_its_genesis_is_a_problem() -> None:
     survey.take(5, Heartbeat("i", 1))
     assert survey.problem is None
     survey.take(6, step(4, Range(0, 5, 6, 1)))
-    assert survey.problem == "its first record left, at offset 6, is step 4 and not the genesis"
+    assert survey.problem == "its first record left, at offset 6, is step 4: the genesis was deleted"

@@ -131,7 +131,7 @@ def test_a_bad_line_in_a_shuffled_file_is_found_before_anything_is_sent(settings
 
 
 def test_a_missing_topic_names_the_command_that_makes_topics(settings: Settings) -> None:
-    with pytest.raises(PersonMustAct, match=r"no topic gone.*`prototide topics create`"):
+    with pytest.raises(PersonMustAct, match=r"no topic gone.*`prototide topics create --set topics.train=gone`"):
         new_sender(settings, "gone", never)
 
 

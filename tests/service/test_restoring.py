@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ import pytest
 from scipy import sparse
 
 from prototide.core import FastKMeansClassifier
-from prototide.service import checkpoints
+from prototide.service import checkpoints, restoring
 from prototide.service.checkpoints import Checkpoint
-from prototide.service.errors import PersonMustAct
+from prototide.service.errors import PersonMustAct, RestartMayHelp
 from prototide.service.restoring import check_available, restore
 from prototide.service.settings import Settings, load
 from prototide.service.stores import FolderStore
@@ -116,3 +117,22 @@ def test_a_new_partition_starts_at_its_beginning(tmp_path: Path) -> None:
 def test_records_that_are_gone_are_never_skipped_silently(watermarks: dict[int, tuple[int, int]], says: str) -> None:
     with pytest.raises(PersonMustAct, match=says):
         check_available("train", watermarks, {0: 5, 1: 5}, {0: 5, 1: 5})
+
+
+def test_warming_up_asks_now_and_then_whether_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoring, "WARM_UP_TURN_SECONDS", 0.01)
+    ended = threading.Event()
+    monkeypatch.setattr(restoring, "_learn_something", lambda _settings: ended.wait(20))
+    asked = iter([False, False, True])
+    with pytest.raises(RestartMayHelp, match="stopped while"):
+        restoring.warm_up(settings(), lambda: next(asked))
+    ended.set()
+
+
+def test_what_fails_while_warming_up_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_settings: Settings) -> None:
+        raise PersonMustAct("no such device", "name another")
+
+    monkeypatch.setattr(restoring, "_learn_something", fail)
+    with pytest.raises(PersonMustAct, match="no such device"):
+        restoring.warm_up(settings(), lambda: False)

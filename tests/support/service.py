@@ -68,8 +68,8 @@ class Service:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         return self
 
-    def start_ready(self, *more: str) -> Self:
-        self.start(*more)
+    def start_ready(self, *more: str, options: Sequence[str] = ()) -> Self:
+        self.start(*more, options=options)
         until(self.is_ready, READY_SECONDS)
         return self
 
