@@ -6,6 +6,7 @@ that it commits are for lag tools only. One thread uses them.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import time
@@ -26,6 +27,9 @@ LOOK_INTERVAL_SECONDS = 10.0  # for new partitions
 LOOK_INTERVAL_DOWN_SECONDS = 1.0  # for brokers that come back
 LOOK_TIMEOUT_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 2.0
+# confluent-kafka (2.16) answers a header name that is not UTF-8 with a list that holds a null pointer, and leaves its
+# error behind for whatever runs next; ctypes raises it here. Looked up once: a failed look-up would clear the error.
+_raise_left_error = ctypes.pythonapi.PyErr_Occurred
 SLICE_SECONDS = 0.2  # longest wait inside the client: signals are handled between slices
 
 
@@ -229,8 +233,22 @@ def _record(message: Message) -> Record:
     assert partition is not None
     assert offset is not None
     _, timestamp = message.timestamp()
-    headers = cast("Headers", message.headers() or ())
-    return Record(topic, partition, offset, max(0, timestamp), message.key(), message.value(), headers)
+    return Record(topic, partition, offset, max(0, timestamp), message.key(), message.value(), _headers(message))
+
+
+def _headers(message: Message) -> Headers:
+    """The record's headers; none when one has a name that is not UTF-8, which Kafka allows."""
+    try:
+        headers = message.headers()
+        _raise_left_error()
+    except (UnicodeDecodeError, SystemError):
+        log.warning("the headers of %s/%s/%s are dropped: a name is not UTF-8", *_place(message))
+        return ()
+    return cast("Headers", headers or ())
+
+
+def _place(message: Message) -> tuple[str | None, int | None, int | None]:
+    return message.topic(), message.partition(), message.offset()
 
 
 def _log_failed_commit(error: KafkaError | None, _partitions: Sequence[TopicPartition]) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
+from confluent_kafka import Message
 
+from prototide.service import broker
 from prototide.service.broker import Output, Record, Sink, Source
 from prototide.service.clients import ClientErrors, consumer_properties, producer_properties
 from prototide.service.demo_feed import embedded_broker
@@ -105,3 +108,19 @@ def test_a_step_that_times_out_is_worth_a_restart() -> None:
     with pytest.raises(RestartMayHelp, match="train was not delivered"):
         sink.deliver([output(b"lost")])
     sink.close()
+
+
+def test_headers_that_the_client_cannot_read_are_dropped() -> None:
+    class Unreadable:
+        def topic(self) -> str:
+            return "train"
+
+        def partition(self) -> int:
+            return 0
+
+        offset = partition
+
+        def headers(self) -> None:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    assert broker._headers(cast("Message", Unreadable())) == ()
