@@ -84,9 +84,12 @@ def encode_predictions_within(
         payload = encode_predictions(predictions, encoding)
         if len(payload) <= max_bytes:
             return payload, True
+    if encoding == "json":  # escapes may make a label six times as long: only msgpack is sure to fit
+        return encode_predictions_within(predictions, max_bytes)[0], True
     raise ValueError(
         f"the predictions of {len(predictions.labels)} rows need {len(payload)} bytes, "
-        f"limits.prediction_bytes is {max_bytes}; raise it, or lower limits.rows or limits.label_bytes"
+        f"{max_bytes} fit beside key and headers; raise limits.prediction_bytes, "
+        "or lower limits.rows or limits.label_bytes"
     )
 
 

@@ -398,8 +398,12 @@ def test_too_large_a_record_leaves_out_top_classes_then_truth_then_ids(encoding:
         assert (decoded.top_k, decoded.top_labels, decoded.top_probs) == (None, None, None)
         left.append((decoded.truth is not None, decoded.ids is not None))
     assert left == [(True, True), (False, True), (False, False)]
+    if encoding == "json":  # what JSON cannot hold goes as msgpack
+        last, payload = payload, encode_predictions_within(whole, len(payload) - 1, "json")[0]
+        assert payload[:1] != b"{"
+        assert decode_predictions(payload).labels == decode_predictions(last).labels
     with pytest.raises(ValueError, match=r"limits\.prediction_bytes"):
-        encode_predictions_within(whole, len(payload) - 1, encoding)
+        encode_predictions_within(whole, 60, encoding)
 
 
 # The light install.
