@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
@@ -20,6 +21,7 @@ from prototide.core.parameters import check_parameters
 from prototide.core.rows import CsrRows, canonical_rows
 
 STATE_FORMAT = 1
+_BEGINNING = threading.Lock()
 
 
 class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -150,7 +152,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         sample_weight: (n,) finite, >= 0; 0: predict only. top_k: how many best classes to return with probabilities.
         A batch that is rejected (ValueError, TypeError) leaves the model as it was.
         """
-        if top_k < 0:
+        if not isinstance(top_k, int | np.integer) or isinstance(top_k, bool) or top_k < 0:
             raise ValueError(f"top_k={top_k} is not allowed: it must be an int >= 0")
         rows = canonical_rows(X)
         labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
@@ -387,7 +389,9 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         parameters = self._parameters()
         check_parameters(parameters)
         if not hasattr(self, "_fitted"):
-            self._fitted = Model(parameters, self._engine)
+            with _BEGINNING:  # two threads may come first
+                if not hasattr(self, "_fitted"):
+                    self._fitted = Model(parameters, self._engine)
         model = self._fitted
         with model.lock, self._threads():
             model.follow(parameters)

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 
+from prototide.core.model import Model
 from tests.core.conftest import MakeClassifier
 from tests.core.inspecting import fingerprint, prototypes
 from tests.core.streams import text_stream
@@ -123,3 +124,21 @@ def test_models_in_several_threads_do_not_disturb_each_other(make_classifier: Ma
         assert fingerprint(model) == expected
 
     _together(job, job, job)
+
+
+def test_whoever_comes_first_no_row_is_lost(make_classifier: MakeClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = text_stream(0, 20)
+    begin = Model.__init__
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.05)
+        begin(*arguments)
+
+    monkeypatch.setattr(Model, "__init__", slowly)
+    model = make_classifier()
+    threads = [threading.Thread(target=model.learn, args=(X, y)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert model._fitted.engine.rows_learned == 60
