@@ -71,7 +71,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n_threads": (lambda value: value == -1 or _whole(1)(value), "-1 (all cores) or an int >= 1"),
     "max_iters": (_whole(1), "an int >= 1"),
     "tol": (_real(0), "a number >= 0"),
-    "half_life": (_or_none(_real(0, above=True)), "None or a number of rows > 0"),
+    "half_life": (_or_none(_real(1)), "None or a number of rows >= 1"),
     "idf": (_one_of(True, False), "True or False"),
     "novelty": (
         lambda value: value == "auto" or _or_none(_quantile)(value),

@@ -42,7 +42,7 @@ class Kafka(Section):
     startup_timeout_s: Positive = Field(
         default=60, description="seconds to wait for brokers at start before exit code 75"
     )
-    transaction_deadline_s: Positive = Field(
+    transaction_deadline_s: Annotated[float, Number, Field(ge=0.1, le=1_000_000)] = Field(
         default=180, description="seconds a step's delivery is retried while brokers are away before exit code 75"
     )
 
@@ -78,7 +78,9 @@ class Batch(Section):
     """When a step closes."""
 
     max_rows: Count = Field(default=4096, description="rows that close a step; a larger record is a step of its own")
-    max_wait_ms: Amount = Field(default=5, description="age in milliseconds that closes a step")
+    max_wait_ms: Annotated[float, Number, Field(ge=0, le=10_000)] = Field(
+        default=5, description="age in milliseconds that closes a step"
+    )
 
 
 class Commit(Section):
@@ -156,10 +158,12 @@ class Core(Section):
     min_weight: Amount = Field(default=1e-3, description="decayed mass below which a prototype is pruned")
     batch_size: Count = Field(default=10_240, description="rows scored at once")
     n_threads: Annotated[int, Number, Field(ge=-1)] = Field(default=-1, description="threads; -1: every core")
-    random_state: Annotated[int, Number, Field(ge=0)] | None = Field(default=42, description="seed")
+    random_state: Annotated[int, Number, Field(ge=0, le=2**32 - 1)] | None = Field(default=42, description="seed")
     max_iters: Count = Field(default=50, description="most epochs of fit")
     tol: Amount = Field(default=1e-4, description="largest shift at which fit stops")
-    half_life: Positive | None = Field(default=None, description="rows after which a row's influence has halved")
+    half_life: Annotated[float, Number, Field(ge=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="rows after which a row's influence has halved"
+    )
     idf: bool = Field(default=True, description="weigh columns by inverse document frequency learned from the stream")
     update_rows: Literal["auto"] | Count = Field(
         default="auto", description="rows learned against one state of the model"
@@ -209,7 +213,7 @@ class Core(Section):
 class Predictions(Section):
     """What a prediction record says."""
 
-    top_k: Annotated[int, Number, Field(ge=0)] = Field(
+    top_k: Annotated[int, Number, Field(ge=0, le=1000)] = Field(
         default=3, description="best classes told for each row; 0: the first only"
     )
     format: Literal["msgpack", "json"] = Field(default="msgpack", description="encoding of prediction records")

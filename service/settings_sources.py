@@ -80,7 +80,7 @@ class Leaves:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -105,6 +105,9 @@ def from_toml(path: Path, names: Names) -> Leaves:
         return leaves
     except tomllib.TOMLDecodeError as error:
         leaves.problems.append(f"configuration file {path}: is not TOML: {error}")
+        return leaves
+    except RecursionError:
+        leaves.problems.append(f"configuration file {path}: is nested too deeply")
         return leaves
     for key, value in document.items():
         if key in names.sections and isinstance(value, Mapping):

@@ -53,7 +53,7 @@ def clear_text(value: str | SecretStr) -> str:
 
 
 Number = BeforeValidator(_no_truth_value)
-Count = Annotated[int, Number, Field(ge=1)]
+Count = Annotated[int, Number, Field(ge=1, le=2**31 - 1)]
 Size = Annotated[ByteSize, Number, Field(ge=1)]
 Amount = Annotated[float, Number, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]

@@ -306,3 +306,21 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     told = problem(PROTOTIDE_HTTP__PORT_FILE=str(tmp_path / "none"))
     assert "http.port (PROTOTIDE_HTTP__PORT_FILE): file" in told
     assert "keep one" in problem(PROTOTIDE_HTTP__PORT_FILE="x", PROTOTIDE_HTTP__PORT="1")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "core.random_state=4294967296",
+        "core.k_init=1000000000000000000000000000000",
+        "core.half_life=0.0001",
+        "batch.max_wait_ms=40000",
+        "kafka.transaction_deadline_s=1e9",
+        "predictions.top_k=1000000",
+        f"core.k_list={'[' * 50_000}",
+    ],
+    ids=lambda override: override[:40],
+)
+def test_what_would_fail_after_the_start_is_refused_before_it(override: str) -> None:
+    with pytest.raises(PersonMustAct, match=override.partition("=")[0].replace(".", r"\.")):
+        load(None, [override], {})
