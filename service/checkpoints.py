@@ -141,10 +141,11 @@ def read(path: Path) -> Checkpoint:
 
 
 def paths(folder: Path) -> list[Path]:
-    """Files named like checkpoints, newest first."""
-    if not folder.is_dir():
+    """Files named like checkpoints, newest first; raises OSError for a folder that cannot be read."""
+    try:
+        return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), reverse=True)
+    except FileNotFoundError:
         return []
-    return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), reverse=True)
 
 
 def is_name(name: str) -> bool:

@@ -62,6 +62,11 @@ def restore(
     """Raises PersonMustAct for a checkpoint that must not be continued; `watermarks`: as `Source.watermarks` gives."""
     topic = settings.topics.train
     checkpoint = next(valid_checkpoints(store, observer), None)
+    if checkpoint is None and (unusable := store.names()):
+        raise PersonMustAct(
+            f"none of the {len(unusable)} checkpoints in {settings.checkpoint.uri} can be used (the log says why)",
+            f"mend one, or {NEW_MODEL}",
+        )
     if checkpoint is None:
         positions = new_positions(watermarks, settings.start_from)
         log.info("a new model starts at %s: %s", settings.start_from, positions)

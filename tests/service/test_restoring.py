@@ -136,3 +136,16 @@ def test_what_fails_while_warming_up_is_raised(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(restoring, "_learn_something", fail)
     with pytest.raises(PersonMustAct, match="no such device"):
         restoring.warm_up(settings(), lambda: False)
+
+
+def test_no_new_model_starts_over_checkpoints_that_are_all_broken(tmp_path: Path) -> None:
+    broken = checkpoints.write(tmp_path, checkpoint(), "me")
+    broken.write_bytes(broken.read_bytes()[:-8])
+    with pytest.raises(PersonMustAct, match=r"none of the 1 checkpoints in .* can be used"):
+        restore(settings(f"checkpoint.uri={tmp_path}"), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, Rejections())
+
+
+def test_a_checkpoint_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        restore(settings(), FolderStore(tmp_path / "file"), TOPOLOGY, WATERMARKS, Rejections())
