@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format demo kafka clean
+.PHONY: help setup test lint format demo kafka chaos fuzz soak clean
 
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
@@ -30,6 +30,15 @@ demo: .venv/.service ## the main job on an embedded broker; ARGS="--seconds 40" 
 
 kafka: .venv/.all ## a real Kafka at localhost:9092 (PORT=...) until Ctrl-C
 	@$(BIN)/python -m tests.support.kafka --port $(PORT)
+
+chaos: .venv/.all ## kills, pauses, broker faults by the hundred; ARGS="--rounds 1" for some
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: .venv/.all ## a million mutated records through the decoder; ARGS="--cases N --seed N"
+	@$(BIN)/python -m tests.chaos.fuzz $(ARGS)
+
+soak: .venv/.all ## half an hour of steady load; ARGS="--minutes 1 --overload" for ten times what it sustains
+	@$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 clean: ## removes the virtual environment and what tools left behind
 	@rm -rf .venv .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -90,7 +90,9 @@ class Survey:
     def _follow(self, offset: int, entry: Entry) -> None:
         if self.course is None:
             if isinstance(entry, Step):
-                self.problem = f"its first record left, at offset {offset}, is step {entry.number}: the genesis was deleted"
+                self.problem = (
+                    f"its first record left, at offset {offset}, is step {entry.number}: the genesis was deleted"
+                )
             return
         try:
             self.course = after(self.course, offset, entry)

@@ -92,6 +92,11 @@ class Metrics:
         )
         for reason in DeadLetterReason:
             self._dead_letters.labels(reason.value)
+        self._storm = Gauge(
+            "prototide_dead_letter_storm",
+            "1 while more than dead_letters.max_ratio are dead letters",
+            registry=registry,
+        )
         self._lag = Gauge(
             "prototide_consumer_lag_records", "High watermark minus position", ("topic", "partition"), registry=registry
         )
@@ -236,6 +241,10 @@ class Metrics:
     def checkpoint_rejected(self) -> None:
         """A checkpoint file was skipped at start."""
         self._checkpoints_rejected.inc()
+
+    def dead_letter_storm(self, storm: bool) -> None:
+        """Whether too many of the last records are dead letters."""
+        self._storm.set(storm)
 
     def step_replayed(self) -> None:
         """A journalled step was learned again at start."""

@@ -154,5 +154,6 @@ class Observers:
         self._metrics.drift_warning(self._drift.warnings)
         storm = self._storm.update(stats.records, sum(stats.dead_letters.values()))
         self.readiness.set("dead letters", storm)
+        self._metrics.dead_letter_storm(storm is not None)
         if self._on_step is not None:
             self._on_step(stats)

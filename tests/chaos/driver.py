@@ -65,6 +65,7 @@ class Chaos:
         ).create_topics()
         self.settings = self.service.settings
         self.kills = 0
+        self.killed_at: list[str] = []
         self._feeder = Feeder(self.settings, seed)
         self._all_along = AllAlong(self.settings)
         self._stack = contextlib.ExitStack()
@@ -90,6 +91,7 @@ class Chaos:
         assert code == -signal.SIGKILL, f"{failpoint} was not reached, exit {code}: {self.service.logged()[-2000:]}"
         self._feeder.resume()
         self.kills += 1
+        self.killed_at.append(failpoint.partition(":")[0])
 
     def kill_soon(self) -> None:
         """The service runs for a random time, longer than its start or not."""

@@ -322,3 +322,18 @@ def source_of(service: Service, count: int) -> list[tuple[int, int]]:
     """(partition, offset) of each prediction, once `count` are there."""
     messages = consume_all(service.settings, service.settings.topics.predictions, count)
     return [decode_predictions(message.value()).source[1:] for message in messages]
+
+
+def test_a_storm_of_dead_letters_is_told_and_stops_nothing(service: Service) -> None:
+    service.overrides += ["dead_letters.window=50"]
+    service.start_ready()
+    produce(service.settings, [b"bad"] * 60)
+    until(lambda: service.status("readyz") == 503)
+    assert service.metric("prototide_dead_letter_storm") == 1
+    assert service.metric("prototide_ready") == 0
+    assert len(consume_all(service.settings, service.settings.topics.dead_letters, 60)) == 60
+    produce(service.settings, records(60))
+    until(lambda: service.status("readyz") == 200)
+    assert service.metric("prototide_dead_letter_storm") == 0
+    assert len(source_of(service, 60)) == 60
+    assert service.terminate() == 0

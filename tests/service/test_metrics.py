@@ -29,6 +29,7 @@ SPECIFIED: Mapping[str, tuple[str, set[str]]] = {
     "classes_discovered": ("counter", set()),
     "prototypes_born": ("counter", set()),
     "prototypes_merged": ("counter", set()),
+    "dead_letter_storm": ("gauge", set()),
     "prototypes_pruned": ("counter", set()),
     "prequential_scored": ("counter", set()),
     "prequential_correct": ("counter", set()),

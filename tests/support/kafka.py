@@ -87,7 +87,8 @@ class JarBroker:
         port = port or free_port()
         self.bootstrap_servers = f"127.0.0.1:{port}"
         self._config = self.folder / "server.properties"
-        self._config.write_text(_PROPERTIES.format(port=port, controller_port=free_port(), folder=self.folder))
+        properties = _PROPERTIES.format(port=port, controller_port=free_port(), folder=self.folder)
+        self._config.write_text(self._completed(properties))
         (self.folder / "log4j2.properties").write_text(_LOGGING)
         self._process: subprocess.Popen[bytes] | None = None
         self._format_storage()
@@ -127,9 +128,17 @@ class JarBroker:
         options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", logging]
         return ["java", *options, "-cp", f"{self._libraries}/*", main, *arguments]
 
+    def _completed(self, properties: str) -> str:
+        """The broker's properties."""
+        return properties
+
+    def _format_options(self) -> list[str]:
+        return []
+
     def _format_storage(self) -> None:
         cluster = uuid.uuid4().hex[:22]
-        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config))
+        options = ["-t", cluster, "-c", str(self._config), *self._format_options()]
+        command = self._java("kafka.tools.StorageTool", "format", *options)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             shutil.rmtree(self.folder, ignore_errors=True)

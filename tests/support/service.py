@@ -47,6 +47,8 @@ class Service:
             *overrides,
         ]
         self.partitions = partitions
+        self.environment: dict[str, str] = {}
+        self.secure_overrides: list[str] = []
         self.group = self.settings.kafka.group_id
         self.module = "prototide.service"
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,7 +64,7 @@ class Service:
     def start(self, *more: str, options: Sequence[str] = (), failpoints: str = "") -> Self:
         flags = [part for override in (*self.overrides, *more) for part in ("--set", override)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PROTOTIDE_")}
-        environment["PROTOTIDE_FAILPOINTS"] = failpoints
+        environment |= {"PROTOTIDE_FAILPOINTS": failpoints, **self.environment}
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", self.module, "run", *flags, *options]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -97,6 +99,11 @@ class Service:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def send_signal(self, number: signal.Signals) -> None:
         assert self._process is not None
