@@ -101,11 +101,12 @@ class Replay:
         self._reader = reader
         self._observer = observer
 
-    def follow(self, found: Iterable[Found], turned: Callable[[], object]) -> None:
+    def follow(self, found: Iterable[Found], give_up: Callable[[], bool]) -> None:
         """Learns what the records say; raises PersonMustAct where that is not what was learned then."""
         for each in found:
             self._apply(each.offset, entry_of(each, self._settings.topics.journal))
-            turned()
+            if give_up():
+                raise RestartMayHelp(f"asked to stop during the replay, at step {self.course.step}", "start again")
 
     def _apply(self, offset: int, entry: Entry) -> None:
         try:
