@@ -61,6 +61,10 @@ class Service:
         create_topics(self.settings, wanted_topics(self.settings, self.partitions, 1))
         return self
 
+    def create_topics_but(self, name: str) -> None:
+        specs = wanted_topics(self.settings, self.partitions, 1)
+        create_topics(self.settings, [spec for spec in specs if spec.name != name])
+
     def start(self, *more: str, options: Sequence[str] = (), failpoints: str = "") -> Self:
         flags = [part for override in (*self.overrides, *more) for part in ("--set", override)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PROTOTIDE_")}
