@@ -137,6 +137,7 @@ def wait_for_brokers(
             return admin.list_topics(timeout=TRY_TIMEOUT_SECONDS)
         except KafkaException as failed:
             why = failed.args[0].str()
+        admin.poll(0)  # what its callbacks have to tell, such as a refused password
         errors.raise_any()
         now = time.monotonic()
         if now - start >= timeout or give_up():

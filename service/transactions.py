@@ -66,9 +66,15 @@ class TransactionalSink:
             except _Abort as abort:
                 log.warning("transaction aborted, its records are sent again: %s", abort)
                 last = abort.error
-                self._abort(deadline)
-                if isinstance(failed := service_error(last, "the step's transaction was aborted"), PersonMustAct):
-                    raise failed from None
+                cause = service_error(last, "the step's transaction was aborted")
+                try:
+                    self._abort(deadline)
+                except ServiceError:
+                    # Of a transaction that the brokers refused from its first record on, they know nothing to abort.
+                    if not isinstance(cause, PersonMustAct):
+                        raise
+                if isinstance(cause, PersonMustAct):
+                    raise cause from None
         raise service_error(last, f"a step's transaction was aborted {MOST_ABORTS + 1} times")
 
     def close(self) -> None:
