@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,6 +63,8 @@ def broker() -> Iterator[SecureBroker]:
     try:
         made = SecureBroker()
     except KafkaUnavailableError as error:
+        if os.environ.get("PROTOTIDE_REQUIRE_KAFKA") == "1":
+            pytest.fail(f"PROTOTIDE_REQUIRE_KAFKA=1, but there is no Kafka from its jars: {error}")
         pytest.skip(f"no Kafka from its jars: {error}")
     try:
         made.start()
