@@ -38,7 +38,7 @@ LATENCY_SECONDS, WARM_SECONDS, RATE = 20.0, 5.0, 1000
 BACKLOG_RECORDS = 200_000
 PROTOTYPES = 15_000
 
-Measured = tuple[str, float | str, str]  # what, how much, the target
+Measured = tuple[str, float, str]  # what, how much, the target
 
 
 def main() -> None:
@@ -52,13 +52,11 @@ def main() -> None:
     }
     options.add_argument("--parts", type=report.names(parts), default=list(parts))
     chosen = options.parse_args()
-    measured: list[Measured] = []
     with running_broker() as broker:
         for part in chosen.parts:
             with tempfile.TemporaryDirectory() as folder:
-                measured += parts[part](broker.bootstrap_servers, Path(folder))
-    for what, value, target in measured:
-        print(f"{what:<72} {value if isinstance(value, str) else f'{value:,.3f}':>14}   {target}")
+                for what, value, target in parts[part](broker.bootstrap_servers, Path(folder)):
+                    print(f"{what:<72} {value:14,.3f}   {target}", flush=True)
 
 
 @contextmanager
@@ -268,7 +266,7 @@ def restart(kafka: str, folder: Path) -> list[Measured]:
     """A model of 15,000 prototypes: how long until its first commit; how long a checkpoint holds a step up."""
     work = make(2 * PROTOTYPES, classes=PROTOTYPES, modes=1)
     rows = np.concatenate([np.unique(work.y, return_index=True)[1], np.arange(work.y.size)])
-    values = [encode_batch(work.X[part], work.y[part]) for part in np.array_split(rows, len(rows) // 2000)]
+    values = [encode_batch(work.X[part], work.y[part]) for part in np.array_split(rows, len(rows) // 500)]
     one = encode_batch(work.X[:64], work.y[:64])
     with service_on(kafka, folder, "core.k_init=1", "checkpoint.interval_s=1000") as service:
         send(service, values)
