@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 from prototide.service.broker import Output, Record
 from prototide.service.errors import PersonMustAct
 from prototide.service.gathering import Taken
-from prototide.service.journal import Encoding, crc
+from prototide.service.journal import crc
 from prototide.service.outlets import Outlets
-from prototide.service.outputs import dead_letter_output, prediction_output
+from prototide.service.outputs import dead_letter_output, prediction_output, prediction_output_that_fits
 from prototide.service.stacking import Rows, stack
 from prototide.service.wire import Batch, Predictions, RejectedRecord
+from prototide.service.wire_predictions import Part, encode_parts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,22 +50,22 @@ def fold(model: Any, taken: Sequence[Taken], steps_before: int, outlets: Outlets
     Raises PersonMustAct when the model cannot digest the records, or their predictions fit no record.
     """
     started = time.perf_counter()
-    batches = [each.decoded for each in taken if isinstance(each.decoded, Batch)]
-    rows = stack(batches) if batches else None
+    given = [(each.record, each.decoded) for each in taken if isinstance(each.decoded, Batch)]
+    rows = stack([batch for _, batch in given]) if given else None
     learned = None if rows is None else _learned(model, rows, taken, outlets.encoding.top_k, learn=learn)
     learn_seconds = time.perf_counter() - started
-    predictions, dead_letters, number = [], [], 0
-    for record, decoded in ((each.record, each.decoded) for each in taken):
-        if isinstance(decoded, RejectedRecord):
-            dead_letters.append(dead_letter_output(record, decoded, outlets.dead_letters))
-            continue
-        assert rows is not None  # there is a batch
-        part = slice(rows.bounds[number], rows.bounds[number + 1])
-        number += 1
-        predictions.append(
-            _sized(record, _cut(record, decoded, learned, part, steps_before, outlets.encoding), outlets)
-        )
-    return Folded(taken, rows, learned, predictions, dead_letters, learn_seconds)
+    return Folded(
+        taken=taken,
+        rows=rows,
+        learned=learned,
+        predictions=[] if rows is None else _predicted(given, rows, learned, steps_before, outlets),
+        dead_letters=[
+            dead_letter_output(each.record, each.decoded, outlets.dead_letters)
+            for each in taken
+            if isinstance(each.decoded, RejectedRecord)
+        ],
+        learn_seconds=learn_seconds,
+    )
 
 
 def sources(records: Sequence[Record]) -> str:
@@ -93,21 +94,49 @@ def _learned(model: Any, rows: Rows, taken: Sequence[Taken], top_k: int, *, lear
         raise PersonMustAct(f"the model failed on the records {named}: {failed!r}", advice) from failed
 
 
-def _cut(record: Record, batch: Batch, learned: Any, part: slice, step: int, encoding: Encoding) -> Predictions:
-    """One record's predictions out of the step's."""
-    k = encoding.top_k
-    return Predictions(
-        source=(record.topic, record.partition, record.offset),
+def _predicted(
+    given: Sequence[tuple[Record, Batch]], rows: Rows, learned: Any, step: int, outlets: Outlets
+) -> list[Output]:
+    """One output for each record."""
+    k, bounds = outlets.encoding.top_k, rows.bounds.tolist()
+    whole = Predictions(
+        source=("", 0, 0),
         step=step,
-        labels=learned.labels[part],
-        scores=learned.scores[part],
-        prototypes=learned.prototypes[part],
+        labels=learned.labels,
+        scores=learned.scores,
+        prototypes=learned.prototypes,
         top_k=k or None,
-        top_labels=list(chain.from_iterable(learned.top_labels[part])) if k else None,
-        top_probs=learned.top_probs[part].ravel() if k else None,
-        truth=batch.truth,
-        ids=batch.ids,
-        ts=record.timestamp_ms if batch.ts is None else batch.ts,
+        top_labels=list(chain.from_iterable(learned.top_labels)) if k else None,
+        top_probs=learned.top_probs.ravel() if k else None,
+    )
+    parts = [_part(record, batch) for record, batch in given]
+    if outlets.encoding.format == "msgpack":
+        values: Sequence[bytes | None] = encode_parts(whole, parts, bounds)
+    else:
+        values = [None] * len(parts)
+    return [
+        (value and prediction_output_that_fits(record, value, outlets.predictions))
+        or _sized(record, _cut(whole, part, begin, end), outlets)
+        for (record, _), value, part, begin, end in zip(given, values, parts, bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def _part(record: Record, batch: Batch) -> Part:
+    source = (record.topic, record.partition, record.offset)
+    return Part(source, batch.truth, batch.ids, record.timestamp_ms if batch.ts is None else batch.ts)
+
+
+def _cut(whole: Predictions, part: Part, begin: int, end: int) -> Predictions:
+    """One record's predictions out of the step's."""
+    k = whole.top_k or 0
+    return replace(
+        whole,
+        labels=whole.labels[begin:end],
+        scores=whole.scores[begin:end],
+        prototypes=whole.prototypes[begin:end],
+        top_labels=None if whole.top_labels is None else whole.top_labels[k * begin : k * end],
+        top_probs=None if whole.top_probs is None else whole.top_probs[k * begin : k * end],
+        **part._asdict(),
     )
 
 

@@ -12,6 +12,7 @@ from prototide.service.broker import Record
 from prototide.service.errors import PersonMustAct
 from prototide.service.settings import Settings
 from prototide.service.wire import Batch, DeadLetterReason, Limits, RejectedRecord, decode_batch
+from prototide.service.wire_batches import decode_batches
 
 IDLE_SECONDS = 0.2  # longest wait for a first record: signals are handled between steps
 MAX_STEP_BYTES = 64 * 2**20  # bounds a step's memory whatever its records hold
@@ -107,25 +108,41 @@ class Gatherer:
 
     def _decode(self, records: Sequence[Record]) -> None:
         started = time.perf_counter()
-        for record in records:
-            taken = self._take(record)
+        for taken in take(records, self._limits, self._skip):
             self._pending.append(taken)
             self._rows += taken.rows
             self._size += taken.size
         self._decode_seconds += time.perf_counter() - started
 
-    def _take(self, record: Record) -> Taken:
-        return take(record, self._limits, skipped=(record.partition, record.offset) in self._skip)
+
+def take(records: Sequence[Record], limits: Limits, skip: Collection[tuple[int, int]]) -> list[Taken]:
+    """The records, decoded; a pure function of their bytes and the limits, but for those in `skip`."""
+    skipped = [(record.partition, record.offset) in skip for record in records]
+    decoded = iter(
+        _decoded([record for record, left_out in zip(records, skipped, strict=True) if not left_out], limits)
+    )
+    return [
+        Taken(record, _poison() if left_out else next(decoded))
+        for record, left_out in zip(records, skipped, strict=True)
+    ]
 
 
-def take(record: Record, limits: Limits, *, skipped: bool) -> Taken:
-    """The record, decoded; a pure function of its bytes and the limits, unless a person has it skipped."""
-    if skipped:
-        return Taken(record, RejectedRecord(DeadLetterReason.POISON, "a person had it skipped: prototide run --skip"))
+def _decoded(records: Sequence[Record], limits: Limits) -> list[Batch | RejectedRecord]:
     try:
-        return Taken(record, decode_batch(record.value, limits))
+        return decode_batches([record.value for record in records], limits)
+    except Exception:
+        return [_decoded_alone(record, limits) for record in records]  # names the one that cannot be decoded
+
+
+def _poison() -> RejectedRecord:
+    return RejectedRecord(DeadLetterReason.POISON, "a person had it skipped: prototide run --skip")
+
+
+def _decoded_alone(record: Record, limits: Limits) -> Batch | RejectedRecord:
+    try:
+        return decode_batch(record.value, limits)
     except RejectedRecord as rejected:
-        return Taken(record, rejected.with_traceback(None))
+        return rejected.with_traceback(None)
     except Exception as failed:
         raise PersonMustAct(
             f"record {record.source} cannot be decoded: {failed!r}",

@@ -20,6 +20,8 @@ from prototide.service.wire import (
 SERVICE_VERSION = version("prototide")
 FRAMING_BYTES = 512  # of a record batch with one record, beside key, value and headers
 
+AMPLE_HEADER_BYTES = 1024  # more than those of a prediction: Kafka's topics have names of at most 249 characters
+
 
 @dataclass(frozen=True, slots=True)
 class Outlet:
@@ -36,6 +38,14 @@ class Outlet:
     def room(self, key: bytes | None, headers: Headers) -> int:
         """Bytes left for the value."""
         return self.max_bytes - FRAMING_BYTES - len(key or b"") - sum(_header_bytes(*header) for header in headers)
+
+
+def prediction_output_that_fits(record: Record, value: bytes, outlet: Outlet) -> Output | None:
+    """The record for encoded predictions that surely fit whole, without counting every byte; None: they may not."""
+    if len(value) + len(record.key or b"") + AMPLE_HEADER_BYTES + FRAMING_BYTES > outlet.max_bytes:
+        return None
+    headers = ((VERSION_HEADER, SERVICE_VERSION), (SOURCE_HEADER, record.source))
+    return Output(outlet.topic, outlet.partition_for(record), record.key, value, headers)
 
 
 def prediction_output(record: Record, predictions: Predictions, outlet: Outlet, encoding: Format) -> Output:

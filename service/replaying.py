@@ -124,7 +124,7 @@ class Replay:
     def _fold(self, step: Step) -> Folded:
         limits, skipped = self._settings.limits.record(), frozenset(step.skipped)
         records = [record for each in step.ranges for record in self._reader.read(each)]
-        taken = [take(record, limits, skipped=(record.partition, record.offset) in skipped) for record in records]
+        taken = take(records, limits, skipped)
         outlets = replay_outlets(self._settings, self._topology, step.encoding)
         return fold(self.model, taken, self.course.trained, outlets, learn=step.learned)
 

@@ -34,7 +34,7 @@ class Rows:
 def stack(batches: Sequence[Batch]) -> Rows:
     """All rows in order; at least one batch. Narrower batches lack columns, which are zero."""
     truths = [batch.truth for batch in batches]
-    counts = [len(batch.labels) for batch in batches]
+    counts = [batch.shape[0] for batch in batches]
     labels = None
     if any(truth is not None for truth in truths):
         labels = list(chain.from_iterable(truth or [None] * n for truth, n in zip(truths, counts, strict=True)))
@@ -43,7 +43,7 @@ def stack(batches: Sequence[Batch]) -> Rows:
         given = zip((batch.weights for batch in batches), counts, strict=True)
         weights = np.concatenate([np.ones(n, np.float32) if each is None else each for each, n in given])
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Rows(_stacked([batch.X for batch in batches]), labels, weights, bounds)
+    return Rows(_stacked(batches, np.diff(bounds)), labels, weights, bounds)
 
 
 def wrong(predicted: Sequence[Label | None], truth: Sequence[Label | None] | None) -> NDArray[np.bool_]:
@@ -61,18 +61,18 @@ def unknown(predicted: Sequence[Label | None]) -> int:
     return int(np.count_nonzero(_is_none(_objects(predicted))))
 
 
-def _stacked(matrices: Sequence[sparse.csr_matrix]) -> sparse.csr_matrix:
+def _stacked(batches: Sequence[Batch], counts: NDArray[np.int64]) -> sparse.csr_matrix:
     """Copies a single one, too: a payload's arrays are read-only, for which the learner would be compiled again."""
-    ends = np.cumsum([matrix.nnz for matrix in matrices])
-    starts = np.concatenate([[0], ends[:-1]])
-    indptr = np.concatenate([[0], *(matrix.indptr[1:] + start for matrix, start in zip(matrices, starts, strict=True))])
+    nnz = np.array([batch.data.size for batch in batches])
+    offsets = np.concatenate([batch.indptr for batch in batches]) + np.repeat(np.cumsum(nnz) - nnz, counts + 1)
+    begins = np.cumsum(counts + 1) - counts - 1  # each record's offsets begin where those before it end
     stacked = sparse.csr_matrix(
         (
-            np.concatenate([matrix.data for matrix in matrices]),
-            np.concatenate([matrix.indices for matrix in matrices]),
-            indptr.astype(np.int32),
+            np.concatenate([batch.data for batch in batches]),
+            np.concatenate([batch.indices for batch in batches]),
+            np.concatenate([[0], np.delete(offsets, begins)]).astype(np.int32),
         ),
-        shape=(len(indptr) - 1, max(matrix.shape[1] for matrix in matrices)),
+        shape=(int(counts.sum()), max(batch.shape[1] for batch in batches)),
     )
     stacked.has_canonical_format = True  # each was
     return stacked

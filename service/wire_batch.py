@@ -32,8 +32,8 @@ from prototide.service.wire_fields import (
     vector,
 )
 
-_REQUIRED = frozenset({"v", "shape", "indptr", "indices", "data"})
-_OPTIONAL = frozenset({"labels", "weights", "ids", "ts"})
+REQUIRED = frozenset({"v", "shape", "indptr", "indices", "data"})
+OPTIONAL = frozenset({"labels", "weights", "ids", "ts"})
 _INT32_MAX = 2**31 - 1
 
 
@@ -52,16 +52,26 @@ class Limits:
 class Batch:
     """The rows of one record.
 
-    `X`: float32 CSR (n, n_features), sorted and without duplicates, over the unpacked bytes (read-only).
+    `shape`: (n, n_features). `indptr` (n + 1,), `indices`, `data` (nnz,): of `X`, over the unpacked bytes (read-only).
     `labels`: n entries, None where unlabelled (an int64 array when they came packed).
     `weights`: float32 (n,), finite and >= 0. `ids`: n entries. `ts`: event time, ms since the epoch. None when absent.
     """
 
-    X: sparse.csr_matrix
+    shape: tuple[int, int]
+    indptr: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
     labels: list[Label | None] | NDArray[np.int64]
     weights: NDArray[np.float32] | None = None
     ids: list[Label] | None = None
     ts: int | None = None
+
+    @property
+    def X(self) -> sparse.csr_matrix:  # noqa: N802 - the field's name
+        """The rows as float32 CSR (n, n_features), sorted and without duplicates; made anew each time."""
+        matrix = sparse.csr_matrix((self.data, self.indices, self.indptr), shape=self.shape, copy=False)
+        matrix.has_canonical_format = True  # it was checked; spares SciPy the look
+        return matrix
 
     @property
     def truth(self) -> list[Label | None] | None:
@@ -69,7 +79,7 @@ class Batch:
         if isinstance(self.labels, np.ndarray):
             packed: list[Label | None] = self.labels.tolist()
             return packed
-        return None if all(label is None for label in self.labels) else self.labels
+        return None if self.labels.count(None) == len(self.labels) else self.labels
 
 
 _DEFAULT_LIMITS = Limits()
@@ -89,7 +99,7 @@ def decode_batch(payload: bytes | None, limits: Limits = _DEFAULT_LIMITS) -> Bat
     n_rows, n_features = _shape(unpacked.fields)
     _check_limits(unpacked.fields, n_rows, n_features, limits)
     batch = _batch(unpacked, n_rows, n_features)
-    check_finite("data", batch.X.data)
+    check_finite("data", batch.data)
     if batch.weights is not None:
         check_finite("weights", batch.weights)
     return batch
@@ -160,7 +170,7 @@ def _check_limits(fields: dict[str, Any], n_rows: int, n_features: int, limits: 
 
 def _batch(unpacked: Unpacked, n_rows: int, n_features: int) -> Batch:
     """Everything else that the table forbids."""
-    check_keys(unpacked, _REQUIRED, _OPTIONAL)
+    check_keys(unpacked, REQUIRED, OPTIONAL)
     fields = unpacked.fields
     indptr = vector("indptr", fields["indptr"], INT32, n_rows + 1)
     indices = vector("indices", fields["indices"], INT32, None)
@@ -174,7 +184,7 @@ def _batch(unpacked: Unpacked, n_rows: int, n_features: int) -> Batch:
     ids = scalars("ids", fields["ids"], n_rows, nil=False) if "ids" in fields else None
     if "ts" in fields and not is_int64(fields["ts"]):
         raise schema("ts must be an int of 64 bits")
-    return Batch(_matrix(data, indices, indptr, (n_rows, n_features)), labels, weights, ids, fields.get("ts"))
+    return Batch((n_rows, n_features), indptr, indices, data, labels, weights, ids, fields.get("ts"))
 
 
 def _labels(value: object, n_rows: int) -> list[Label | None] | NDArray[np.int64]:
@@ -202,14 +212,6 @@ def _check_columns(indptr: NDArray[np.int32], indices: NDArray[np.int32], n_feat
     increasing[first_of_row - 1] = True  # a new row may start anywhere
     if not increasing.all():
         raise schema("columns do not strictly increase inside a row")
-
-
-def _matrix(
-    data: NDArray[np.float32], indices: NDArray[np.int32], indptr: NDArray[np.int32], shape: tuple[int, int]
-) -> sparse.csr_matrix:
-    matrix = sparse.csr_matrix((data, indices, indptr), shape=shape, copy=False)
-    matrix.has_canonical_format = True  # checked above; spares SciPy the look
-    return matrix
 
 
 # Encoding.

@@ -7,7 +7,7 @@ that applies is the one that counts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -184,15 +184,15 @@ def scalars(name: str, value: object, length: int, *, nil: bool) -> list[Any]:
         odd = next(i for i, item in enumerate(value) if type(item) in strange)
         allowed = "an int, a string or nil" if nil else "an int or a string"
         raise schema(f"{name}[{odd}] is {_kind(value[odd])}, expected {allowed}")
-    if int in types and not fits_int64(item for item in value if type(item) is int):
+    ints = value if types == {int} else [item for item in value if type(item) is int]
+    if ints and not fits_int64(ints):
         raise schema(f"{name} holds an int beyond 64 bits")
     return value
 
 
-def fits_int64(ints: Iterable[int]) -> bool:
+def fits_int64(ints: Sequence[int]) -> bool:
     """True when every one of a non-empty run of ints fits 64 bits."""
-    values = list(ints)
-    return min(values) >= INT64_MIN and max(values) <= INT64_MAX
+    return min(ints) >= INT64_MIN and max(ints) <= INT64_MAX
 
 
 def longest_label_bytes(labels: Sequence[object]) -> int:

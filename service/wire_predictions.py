@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgpack
 import numpy as np
@@ -60,6 +61,15 @@ class Predictions:
     v: int = VERSION
 
 
+class Part(NamedTuple):
+    """What a record of several that were predicted together has of its own; fields as those of `Predictions`."""
+
+    source: tuple[str, int, int]
+    truth: list[Label | None] | None
+    ids: list[Label] | None
+    ts: int | None
+
+
 def encode_predictions(predictions: Predictions, encoding: Format = "msgpack") -> bytes:
     """One record's value, as a msgpack map or as JSON with arrays as lists."""
     if encoding == "json":
@@ -67,6 +77,41 @@ def encode_predictions(predictions: Predictions, encoding: Format = "msgpack") -
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     fields = _fields(predictions, lambda array, dtype: array.astype(dtype).tobytes())
     return bytes(msgpack.packb(fields))
+
+
+def encode_parts(whole: Predictions, parts: Sequence[Part], bounds: Sequence[int]) -> list[bytes]:
+    """The msgpack values of consecutive parts of some predictions, as `encode_predictions` writes each, but faster.
+
+    `whole`: the rows of all parts; its source, truth, ids and ts are not looked at. `bounds`: one more than there are
+    parts, part i has rows bounds[i] to bounds[i + 1].
+    """
+    scores = np.asarray(whole.scores).astype(FLOAT32).tobytes()
+    prototypes = np.asarray(whole.prototypes).astype(INT64).tobytes()
+    k, labels, top_labels = whole.top_k or 0, whole.labels, whole.top_labels or []
+    top_probs = np.asarray(whole.top_probs).astype(FLOAT32).tobytes() if k else b""
+    pack = msgpack.Packer().pack
+    values = []
+    for part, begin, end in zip(parts, bounds[:-1], bounds[1:], strict=True):
+        fields: dict[str, Any] = {
+            "v": whole.v,
+            "source": part.source,
+            "step": whole.step,
+            "labels": labels[begin:end],
+            "scores": scores[4 * begin : 4 * end],
+            "prototypes": prototypes[8 * begin : 8 * end],
+        }
+        if k:
+            fields["top_k"] = k
+            fields["top_labels"] = top_labels[k * begin : k * end]
+            fields["top_probs"] = top_probs[4 * k * begin : 4 * k * end]
+        if part.truth is not None:
+            fields["truth"] = part.truth
+        if part.ids is not None:
+            fields["ids"] = part.ids
+        if part.ts is not None:
+            fields["ts"] = part.ts
+        values.append(pack(fields))
+    return values
 
 
 def encode_predictions_within(

@@ -1,4 +1,4 @@
-"""Mutated train records through the decoder: never a crash, never a hang, learned or dead-lettered, twice the same.
+"""Mutated train records through the decoder: never a crash or a hang; learned or dead-lettered, alone as among others.
 
     python -m tests.chaos.fuzz --cases 1000000
 
@@ -19,9 +19,11 @@ import psutil
 from scipy import sparse
 
 from prototide.service.wire import Batch, Limits, RejectedRecord, decode_batch, encode_batch
+from prototide.service.wire_batches import decode_batches
 
 LIMITS = Limits(record_bytes=64 * 1024, rows=64, features=1000, nnz=2000, label_bytes=16)
 SLOWEST_SECONDS = 1.0
+TOGETHER = 50  # records that are decoded again, all at once
 GROWTH_BYTES = 64 * 2**20
 WARM_CASES = 20_000
 ODD = (
@@ -130,9 +132,15 @@ _MUTATIONS = (_flip, _byte, _cut, _insert, _splice, _field, _field, _field)
 def decision(value: bytes) -> tuple[str, ...]:
     """What becomes of a record: learned with these contents, or a dead letter for this reason; anything else raises."""
     try:
-        batch = decode_batch(value, LIMITS)
+        return described(decode_batch(value, LIMITS))
     except RejectedRecord as rejected:
-        return (str(rejected.reason), rejected.detail)
+        return described(rejected)
+
+
+def described(batch: Batch | RejectedRecord) -> tuple[str, ...]:
+    """A decision, comparable."""
+    if isinstance(batch, RejectedRecord):
+        return (str(batch.reason), batch.detail)
     _check_sound(batch)
     return ("learned", str(batch.X.shape), batch.X.data.tobytes().hex(), repr(list(batch.labels)), repr(batch.ids))
 
@@ -148,11 +156,18 @@ def _check_sound(batch: Batch) -> None:
     assert batch.weights is None or (np.isfinite(batch.weights).all() and (batch.weights >= 0).all())
 
 
+def _check_together(decided: list[tuple[bytes, tuple[str, ...]]], where: str) -> None:
+    """Records decoded together are decided as each alone."""
+    for (value, alone), one in zip(decided, decode_batches([value for value, _ in decided], LIMITS), strict=True):
+        assert described(one) == alone, f"{where}, record {value.hex()}: decided differently among others"
+
+
 def run(cases: int, seed: int) -> Counter[str]:
     """Raises AssertionError with the record's bytes when a case fails; how often each decision was taken."""
     chance, values = random.Random(seed), corpus(seed)
     found: Counter[str] = Counter()
     process, resident = psutil.Process(), 0
+    together: list[tuple[bytes, tuple[str, ...]]] = []
     for number in range(cases):
         value = mutated(values, chance)
         started = time.perf_counter()
@@ -164,6 +179,10 @@ def run(cases: int, seed: int) -> Counter[str]:
         seconds = time.perf_counter() - started
         assert seconds < SLOWEST_SECONDS, f"{seconds:.1f} s for {value.hex()}"
         found[first[0]] += 1
+        together.append((value, first))
+        if len(together) == TOGETHER or number == cases - 1:
+            _check_together(together, f"seed {seed}, up to case {number}")
+            together.clear()
         if number == min(WARM_CASES, cases // 2):
             resident = process.memory_info().rss
     grown = process.memory_info().rss - resident

@@ -29,6 +29,7 @@ from prototide.service.wire import (
     encode_predictions,
     encode_predictions_within,
 )
+from prototide.service.wire_predictions import Part, encode_parts
 
 SPECIFICATION = Path(__file__).parents[3] / "shared" / "spec" / "wire_vectors.json"
 OWN = json.loads(Path(__file__).with_name("wire_vectors_own.json").read_text())
@@ -428,3 +429,48 @@ print(decode_batch(encode_batch(np.eye(2), ["a", 1])).labels)
 def test_the_light_install_is_enough() -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("['a', 1]", "")
+
+
+@given(st.integers(0, 2**32), st.integers(0, 4), st.lists(st.integers(1, 4), min_size=1, max_size=6))
+def test_parts_of_predictions_are_encoded_as_each_alone(seed: int, k: int, sizes: list[int]) -> None:
+    numbers, n = np.random.default_rng(seed), sum(sizes)
+    names: list[Any] = [None, "a", "é", 7, -(2**63), 2**64 - 1]
+
+    def some(count: int) -> list[Any]:
+        return [names[each] for each in numbers.integers(len(names), size=count)]
+
+    whole = Predictions(
+        source=("", 0, 0),
+        step=int(numbers.integers(2**40)),
+        labels=some(n),
+        scores=numbers.random(n, np.float32),
+        prototypes=numbers.integers(-1, 2**62, size=n),
+        top_k=k or None,
+        top_labels=some(n * k) if k else None,
+        top_probs=numbers.random(n * k, np.float32) if k else None,
+    )
+    bounds = np.cumsum([0, *sizes]).tolist()
+    parts = [
+        Part(
+            ("train", number, 2**40),
+            some(size) if seed & 1 else None,
+            some(size) if seed & 2 else None,
+            seed & 4 or None,
+        )
+        for number, size in enumerate(sizes)
+    ]
+    expected = [
+        encode_predictions(
+            dataclasses.replace(
+                whole,
+                labels=whole.labels[a:b],
+                scores=whole.scores[a:b],
+                prototypes=whole.prototypes[a:b],
+                top_labels=whole.top_labels[a * k : b * k] if whole.top_labels else None,
+                top_probs=None if whole.top_probs is None else whole.top_probs[a * k : b * k],
+                **part._asdict(),
+            )
+        )
+        for part, a, b in zip(parts, bounds[:-1], bounds[1:], strict=True)
+    ]
+    assert encode_parts(whole, parts, bounds) == expected
