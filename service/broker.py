@@ -166,7 +166,7 @@ class Source:
         for message in messages:
             error = message.error()
             if error is None:
-                records.append(_record(message))
+                records.append(_record(self.topic, message))
             elif error.code() != KafkaError._PARTITION_EOF:
                 self._errors(error)
         self._errors.raise_any()
@@ -227,12 +227,10 @@ class Sink:
             )
 
 
-def _record(message: Message) -> Record:
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    assert topic is not None  # the client's annotations allow what a consumed message never is
-    assert partition is not None
-    assert offset is not None
+def _record(topic: str, message: Message) -> Record:
     _, timestamp = message.timestamp()
+    # The client's annotations allow what a consumed message never is: without a partition or an offset.
+    partition, offset = cast("int", message.partition()), cast("int", message.offset())
     return Record(topic, partition, offset, max(0, timestamp), message.key(), message.value(), _headers(message))
 
 
@@ -240,15 +238,14 @@ def _headers(message: Message) -> Headers:
     """The record's headers; none when one has a name that is not UTF-8, which Kafka allows."""
     try:
         headers = message.headers()
+        if headers is None:
+            return ()
         _raise_left_error()
     except (UnicodeDecodeError, SystemError):
-        log.warning("the headers of %s/%s/%s are dropped: a name is not UTF-8", *_place(message))
+        place = message.topic(), message.partition(), message.offset()
+        log.warning("the headers of %s/%s/%s are dropped: a name is not UTF-8", *place)
         return ()
-    return cast("Headers", headers or ())
-
-
-def _place(message: Message) -> tuple[str | None, int | None, int | None]:
-    return message.topic(), message.partition(), message.offset()
+    return cast("Headers", headers)
 
 
 def _log_failed_commit(error: KafkaError | None, _partitions: Sequence[TopicPartition]) -> None:

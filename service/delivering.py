@@ -51,6 +51,9 @@ class Delivering(Protocol):
     def submit(self, delivery: Delivery, turned: Callable[[], object]) -> None:
         """Takes a step; may wait for earlier ones, calling `turned` now and then."""
 
+    def is_free(self) -> bool:
+        """Whether a step would be on its way at once."""
+
     def committed(self) -> list[Committed]:
         """The steps committed since it was asked last, in order; raises ServiceError when one cannot be."""
 
@@ -70,6 +73,10 @@ class Direct:
         started = time.perf_counter()
         self._sink.deliver(delivery.outputs)
         self._committed.append(Committed(delivery.number, None, time.perf_counter() - started, time.time()))
+
+    def is_free(self) -> bool:
+        """Always: nothing is ever waiting."""
+        return True
 
     def committed(self) -> list[Committed]:
         """The steps sent since it was asked last."""
@@ -122,6 +129,10 @@ class Transactor:
             self._waiting.append(delivery)
             self._waiting_bytes += delivery.size
             self._changed.notify_all()
+
+    def is_free(self) -> bool:
+        """Whether no step of a transaction of its own is being committed, or waits for that."""
+        return self._interval_seconds > 0 or not (self._busy or self._waiting) or self._failed is not None
 
     def committed(self) -> list[Committed]:
         """The steps committed since it was asked last."""

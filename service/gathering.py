@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from prototide.service.wire import Batch, DeadLetterReason, Limits, RejectedReco
 from prototide.service.wire_batches import decode_batches
 
 IDLE_SECONDS = 0.2  # longest wait for a first record: signals are handled between steps
+LATE_SECONDS = 0.001  # between two looks whether a step that is old enough may close
 MAX_STEP_BYTES = 64 * 2**20  # bounds a step's memory whatever its records hold
 MAX_STEP_RECORDS = 10_000
 
@@ -66,10 +67,11 @@ class Gatherer:
         self._rows = self._size = 0  # of the pending ones
         self._decode_seconds = 0.0
 
-    def gather(self) -> tuple[list[Taken], float]:
+    def gather(self, may_close: Callable[[], bool] = lambda: True) -> tuple[list[Taken], float]:
         """A step's records ordered by partition, then offset, and the seconds that decoding took; none came: empty.
 
-        The step closes at `batch.max_rows` rows (a larger record is a step of its own) or at that age.
+        The step closes at `batch.max_rows` rows (a larger record is a step of its own) or at that age. Then
+        `may_close` is asked: a step that would have to wait for the one before it takes what comes meanwhile instead.
         """
         if not self._pending:
             first = self._source.poll(IDLE_SECONDS)
@@ -78,9 +80,9 @@ class Gatherer:
             self._decode([first])
         closes = time.monotonic() + self._max_wait_seconds
         while (wanted := self._wanted()) > 0:
-            left = max(0.0, closes - time.monotonic())
-            self._decode(self._source.consume(wanted, left))
-            if not left:
+            left = closes - time.monotonic()
+            self._decode(self._source.consume(wanted, max(left, 0.0 if may_close() else LATE_SECONDS)))
+            if left <= 0 and (may_close() or left < -IDLE_SECONDS):
                 break
         decode_seconds, self._decode_seconds = self._decode_seconds, 0.0
         return sorted(self._close(), key=lambda each: (each.record.partition, each.record.offset)), decode_seconds

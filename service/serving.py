@@ -6,6 +6,7 @@ The phases of its life: `life_cycle`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -93,6 +94,7 @@ def live(parts: Parts, observers: Observers, stopping: Stopping, turned: Callabl
 
     if writer.saved is None:
         writer.submit(worker.snapshot())  # a new model keeps its start positions, whatever `start_from` says
+    gc.freeze()  # what the start has made stays: the collector need not walk through it again and again
     observers.life.enter(Phase.LIVE)
     log.info("live at step %d", worker.course.step)
     try:

@@ -77,7 +77,7 @@ class Worker:
         are done again, from the records. `turned` is called now and then while brokers are waited for.
         """
         # 1. Gather and decode.
-        taken, decode_seconds = self._gatherer.gather()
+        taken, decode_seconds = self._gatherer.gather(self._delivering.is_free)
         if taken:
             failpoints.reached("gathered")
             # 2. Predict each row, then learn it: the model of step s - 1 becomes that of step s, in memory.

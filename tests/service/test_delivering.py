@@ -146,3 +146,29 @@ def test_closing_forgets_what_waits(sink: Transactions) -> None:
     subject.submit(delivery(1), nothing)
     subject.close(5)
     assert sink.done == []
+
+
+def test_it_is_free_when_a_step_would_be_committed_at_once(sink: Transactions) -> None:
+    subject = transactor(sink)
+    assert subject.is_free()
+    subject.submit(delivery(1), nothing)
+    assert not subject.is_free()
+    sink.let.release()
+    committed(subject, 1)
+    until(subject.is_free)
+
+
+def test_steps_that_share_transactions_never_wait_for_each_other(sink: Transactions) -> None:
+    subject = transactor(sink, interval_seconds=0.001)
+    subject.submit(delivery(1), nothing)
+    assert subject.is_free()
+
+
+def test_after_a_failure_nothing_is_waited_for(sink: Transactions) -> None:
+    subject = transactor(sink)
+    sink.broken = True
+    sink.let.release()
+    subject.submit(delivery(1), nothing)
+    until(subject.is_free)
+    with pytest.raises(RestartMayHelp):
+        subject.committed()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from prototide.service import gathering
+from prototide.service.errors import PersonMustAct
 from prototide.service.gathering import Gatherer
 from prototide.service.settings import Settings, load
 from prototide.service.wire import Batch, RejectedRecord
@@ -85,3 +86,47 @@ def test_a_bad_record_stays_among_the_good_ones() -> None:
     taken, seconds = Gatherer(settings(), stream).gather()
     assert [type(each.decoded) for each in taken] == [Batch, RejectedRecord, RejectedRecord, Batch]
     assert seconds > 0
+
+
+def test_a_step_that_would_wait_for_the_one_before_it_takes_what_comes_meanwhile() -> None:
+    stream = MemoryStream()
+    stream.send(batch(["a"]))
+    answers = iter([False, False, False, True, True])
+
+    def may_close() -> bool:
+        stream.send(batch(["b"]))
+        return next(answers)
+
+    taken, _ = Gatherer(settings("batch.max_wait_ms=0"), stream).gather(may_close)
+    assert len(taken) > 2
+
+
+def test_a_full_step_closes_whatever_waits() -> None:
+    stream = MemoryStream()
+    for _ in range(5):
+        stream.send(batch(["a"]))
+    taken, _ = Gatherer(settings("batch.max_rows=2"), stream).gather(lambda: False)
+    assert len(taken) == 2
+
+
+def test_a_step_does_not_stay_open_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "IDLE_SECONDS", 0.01)
+    stream = MemoryStream()
+    stream.send(batch(["a"]))
+    taken, _ = Gatherer(settings(), stream).gather(lambda: False)
+    assert len(taken) == 1
+
+
+def test_a_record_that_is_skipped_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of the decoder")
+
+    monkeypatch.setattr(gathering, "decode_batches", fail)
+    monkeypatch.setattr(gathering, "decode_batch", fail)
+    stream = MemoryStream()
+    stream.send(batch(["a"]))
+    (taken,), _ = Gatherer(settings(), stream, skip=[(0, 0)]).gather()
+    assert taken.skipped
+    stream.send(batch(["a"]))
+    with pytest.raises(PersonMustAct, match="train/0/1 cannot be decoded.*--skip train/0/1"):
+        Gatherer(settings(), stream, skip=[(0, 0)]).gather()

@@ -59,6 +59,9 @@ class MemoryStream:
         self.journal.append(delivery.entry)
         self.undecided.append(Committed(delivery.number, 10 + len(self.journal), 0.0, 1.0))
 
+    def is_free(self) -> bool:
+        return True
+
     def committed(self) -> list[Committed]:
         if self.slow and len(self.undecided) < 2:
             return []
