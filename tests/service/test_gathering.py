@@ -128,5 +128,5 @@ def test_a_record_that_is_skipped_is_not_decoded(monkeypatch: pytest.MonkeyPatch
     (taken,), _ = Gatherer(settings(), stream, skip=[(0, 0)]).gather()
     assert taken.skipped
     stream.send(batch(["a"]))
-    with pytest.raises(PersonMustAct, match="train/0/1 cannot be decoded.*--skip train/0/1"):
+    with pytest.raises(PersonMustAct, match=r"train/0/1 cannot be decoded.*--skip train/0/1"):
         Gatherer(settings(), stream, skip=[(0, 0)]).gather()
