@@ -77,6 +77,9 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     forget_classes : bool, default False
         Whether a class is forgotten when its last prototype's mass has decayed below ``min_weight``; seen again, it is
         a new class.
+    memory_budget_bytes : int, optional
+        What `nbytes` should not exceed; watched every 1,024 rows. Above it, near prototypes of one class merge (never
+        to less than one) and the entries that matter least for the scores go. One warning when that is not enough.
 
     Attributes
     ----------
@@ -117,6 +120,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         update_rows: int | str = "auto",
         novelty: float | str | None = None,
         forget_classes: bool = False,
+        memory_budget_bytes: int | None = None,
     ) -> None:
         self.k_init = k_init
         self.k_list = k_list
@@ -142,6 +146,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         self.update_rows = update_rows
         self.novelty = novelty
         self.forget_classes = forget_classes
+        self.memory_budget_bytes = memory_budget_bytes
 
     # --- learning ---
 

@@ -78,6 +78,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "None, 'auto' or a number above 0, at most 0.5",
     ),
     "forget_classes": (_one_of(True, False), "True or False"),
+    "memory_budget_bytes": (_or_none(_whole(1)), "None or an int >= 1, in bytes"),
     "update_rows": (lambda value: value == "auto" or _whole(1)(value), "'auto' or an int >= 1"),
 }
 
@@ -108,6 +109,7 @@ def rule_of(parameters: Mapping[str, Any]) -> Rule:
         truncation=float(p["truncation_threshold"]),
         update_rows=0 if p["update_rows"] == "auto" else int(p["update_rows"]),
         forget_classes=bool(p["forget_classes"]),
+        memory_budget=int(p["memory_budget_bytes"] or 0),
     )
 
 

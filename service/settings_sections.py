@@ -19,6 +19,7 @@ from prototide.service.settings_types import (
     Text,
     Topic,
     clear_text,
+    shown,
 )
 from prototide.service.wire import Limits
 
@@ -175,6 +176,9 @@ class Core(Section):
     forget_classes: bool = Field(
         default=False, description="a class whose last prototype falls below min_weight is forgotten"
     )
+    memory_budget_bytes: Size | None = Field(
+        default=None, description="bytes of the model above which what matters least is given up; null: no bound"
+    )
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = Field(
         default="cpu", description="cpu, cuda, cuda:1, ..."
     )
@@ -197,13 +201,13 @@ class Core(Section):
 
     def classifier_parameters(self) -> dict[str, Any]:
         """Keyword arguments for the constructor of ``FastKMeansClassifier``."""
-        parameters = {name: getattr(self, name) for name in type(self).model_fields if name != "device"}
+        parameters = {name: shown(getattr(self, name)) for name in type(self).model_fields if name != "device"}
         return parameters | {"k_list": None if self.k_list is None else dict(self.k_list)}
 
     def fingerprint(self) -> dict[str, Any]:
         """The settings that change what the model learns, as JSON values; two models differ where these do."""
         values = {
-            name: getattr(self, name)
+            name: shown(getattr(self, name))
             for name in type(self).model_fields
             if name not in {"device", "n_threads", "batch_size"}
         }

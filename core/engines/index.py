@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from prototide.core.engines.tables import Flags, Floats, Ints, Longs, Reals, Rows
+from prototide.core.engines.budget import bucket
+from prototide.core.engines.tables import Flags, Floats, Ints, Longs, Pool, Reals, Rows
 
 TILE = 256
 
@@ -274,6 +275,21 @@ def largest_parts(index: Index, flag: Flags, scale: Reals, omega: float, shards:
 
 
 @njit(cache=True, parallel=True)
+def part_counts(index: Index, below: Reals, scale: Reals, omega: float, shards: Pool) -> None:
+    """shards[s, b] += listed entries of bucket b, of those whose part is below below[slot], in shard s's features."""
+    corrected = index.R.size > 0
+    for s in prange(shards.shape[0]):
+        for j in range(s, index.start.size, shards.shape[0]):
+            for i in range(index.start[j], index.start[j] + index.length[j]):
+                p = index.slot[i]
+                part = abs(index.M[i]) * scale[p]
+                if corrected:
+                    part = max(part, abs(index.R[i]) / omega)
+                if part < below[p]:
+                    shards[s, bucket(part)] += 1
+
+
+@njit(cache=True, parallel=True)
 def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, kept: Reals) -> None:
     """Of slots with least[p] > 0, drops the entries whose part in the score is below it (inf: all of them).
 
@@ -339,6 +355,41 @@ def _heat_feature(index: Index, j: int, h: int) -> None:
         if corrected:
             index.hot_R[p // TILE, h, p % TILE] = index.R[i]
     index.hot[j], index.length[j], index.room[j] = h, 0, 0
+
+
+@njit(cache=True, parallel=True)
+def hot_counts(index: Index, hot_rows: int) -> Ints:
+    """(hot features,) entries that are not 0."""
+    count = np.zeros(hot_rows, np.int32)
+    for h in prange(hot_rows):
+        for tile in range(index.hot_M.shape[0]):
+            for q in range(TILE):
+                count[h] += index.hot_M[tile, h, q] != 0 or (index.R.size > 0 and index.hot_R[tile, h, q] != 0)
+    return count
+
+
+@njit(cache=True)
+def cool(index: Index, features: Ints, start: Longs) -> None:
+    """Makes hot features rare: their entries move to lists that begin at ``start``, room made by the caller."""
+    corrected = index.R.size > 0
+    for k in range(features.size):
+        j, at = features[k], start[k]
+        h = index.hot[j]
+        for tile in range(index.hot_M.shape[0]):
+            for q in range(TILE):
+                M = index.hot_M[tile, h, q]
+                R = index.hot_R[tile, h, q] if corrected else 0 * M
+                if M != 0 or R != 0:
+                    index.slot[at], index.M[at] = tile * TILE + q, M
+                    if corrected:
+                        index.R[at] = R
+                    at += 1
+        index.hot[j], index.start[j], index.length[j] = -1, start[k], at - start[k]
+
+
+def packed_room(length: Ints) -> Longs:
+    """Entries that fit in lists of some lengths when they have been packed: an eighth more."""
+    return length.astype(np.int64) + length // 8 + (length > 0)
 
 
 def empty_index(features: int, corrected: bool, dtype: type[np.floating[Any]]) -> Index:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from prototide.core.engines import deciding, index_scoring, learning, settling
+from prototide.core.engines import budget, deciding, index_scoring, learning, settling
 from prototide.core.engines import index as entries
 from prototide.core.engines.index import TILE, Operations, empty_index
 from prototide.core.engines.movement import Journey
@@ -26,6 +26,7 @@ from prototide.core.engines.tables import (
     MERGED,
     OMEGA,
     PRUNED,
+    Flags,
     Frozen,
     Ints,
     Longs,
@@ -399,26 +400,41 @@ class IndexedEngine(PlainEngine):
             classes.trial[c] = -1
         if rule.merge_distance > 0:
             self._merge()
-        least = np.where(slots.kind == deciding.DEAD, np.inf, 0.0)
-        scale = self._scale().astype(np.float64)
         old = (slots.kind == ACTIVE) & self._touched[slots.cls] & (slots.mass / omega >= rule.young_mass)
+        least = np.zeros(slots.kind.size)
         if old.any():  # what was kept up row by row has rounding in it: |M|^2 anew, with what is too small dropped
-            largest = np.zeros((SHARDS, slots.kind.size))
+            least[old] = TINY
             if rule.truncation > 0:
-                entries.largest_parts(self._index, old, scale, omega, largest)
-            least[old] = np.maximum(rule.truncation * largest.max(axis=0)[old], TINY)
-        if least.any():
-            kept = np.zeros((SHARDS, slots.kind.size))
-            entries.drop_entries(self._index, least, scale, omega, kept)
-            slots.square[old] = kept.sum(axis=0)[old]
-            diagonal = self._dots_first[slots.cls] + self._rank * (self._dots_size[slots.cls] + 1)
-            self._dots[diagonal[old]] = slots.square[old]
-            self._hot_stale[old] = True
-            settling.free_dead(slots)
+                least[old] = np.maximum(rule.truncation * self._largest_parts(self._index, old)[old], TINY)
+        self._drop(least)
         self._touched[:] = False
+        self._keep_to_budget()
         self._heat()
         if self._pool_end > 1.4 * self._index.length.sum() + 4096:
             self._compact()
+        if 0 < rule.memory_budget < self.nbytes:
+            self._trim()
+
+    def _largest_parts(self, index: entries.Index, flag: Flags) -> Reals:
+        """(slots,) largest part of an entry in its prototype's score, of flagged slots."""
+        largest = np.zeros((SHARDS, flag.size))
+        entries.largest_parts(index, flag, self._scale().astype(np.float64), self.omega, largest)
+        return largest.max(axis=0)
+
+    def _drop(self, least: Reals) -> None:
+        """Drops the entries whose part is below ``least[slot]`` and those of dead slots; |M|^2 anew where it is > 0."""
+        slots = self._slots
+        changed = least > 0
+        least = np.where(slots.kind == deciding.DEAD, np.inf, least)
+        if not least.any():
+            return
+        kept = np.zeros((SHARDS, slots.kind.size))
+        entries.drop_entries(self._index, least, self._scale().astype(np.float64), self.omega, kept)
+        slots.square[changed] = kept.sum(axis=0)[changed]
+        diagonal = self._dots_first[slots.cls] + self._rank * (self._dots_size[slots.cls] + 1)
+        self._dots[diagonal[changed]] = slots.square[changed]
+        self._hot_stale[changed] = True
+        settling.free_dead(slots)
 
     def _light(self) -> list[int]:
         """Active prototypes below ``min_weight``, the lightest first, the last of a class only to forget it."""
@@ -464,14 +480,39 @@ class IndexedEngine(PlainEngine):
         threshold = rule.merge_distance * (float(distance.mean()) if rule.relative_merge and distance.size else 1.0)
         if rule.merge_percentile >= 0 and distance.size:
             threshold = min(threshold, float(np.quantile(distance, rule.merge_percentile)))
-        for c in np.unique(of[distance <= threshold]).tolist():
-            self._merge_class(c, threshold)
+        self._merge_classes(np.unique(of[distance <= threshold]), threshold)
 
-    def _merge_class(self, c: int, threshold: float) -> None:
+    def _merge_classes(self, classes: NDArray[Any], threshold: float) -> None:
+        absorbed: dict[int, list[tuple[int, float]]] = {}
+        for c in classes.tolist():
+            absorbed |= self._merge_class(c, threshold)
+        if not absorbed:
+            return
+        involved = [*absorbed, *(b for others in absorbed.values() for b, _ in others)]
+        feature, slot, M, R = self._entries_of(np.array(involved))
+        by_slot = np.argsort(slot, kind="stable")
+        bounds = np.searchsorted(slot[by_slot], np.arange(self._slots.kind.size + 1))
+        centres, corrections = [], []
+        for a, others in absorbed.items():
+            weight = 1.0  # of R_a as it was
+            for b, share in reversed(others):
+                at = by_slot[bounds[b] : bounds[b + 1]]
+                centres.append((at, a, M[at]))
+                corrections.append((at, a, weight * (1 - share) * R[at]))
+                weight *= share
+            at = by_slot[bounds[a] : bounds[a + 1]]
+            corrections.append((at, a, (weight - 1) * R[at]))
+        self._add(feature, centres, to_R=False)
+        if self._index.R.size:
+            self._add(feature, corrections, to_R=True)
+
+    def _merge_class(self, c: int, threshold: float) -> dict[int, list[tuple[int, float]]]:
+        """Decides which prototypes of a class join, in all but their entries: a -> (b, a's share of the mass) each."""
         slots = self._slots
         chain = [p for p in self._chain(c) if slots.kind[p] == ACTIVE]
         size, first = int(self._dots_size[c]), int(self._dots_first[c])
         dots = self._dots[first : first + size * size].reshape(size, size)
+        absorbed: dict[int, list[tuple[int, float]]] = {}
         for i, a in enumerate(chain):
             for b in chain[i + 1 :]:
                 if slots.kind[a] != ACTIVE or slots.kind[b] != ACTIVE:
@@ -479,12 +520,7 @@ class IndexedEngine(PlainEngine):
                 ra, rb = self._rank[a], self._rank[b]
                 if 1 - dots[ra, rb] / np.sqrt(dots[ra, ra] * dots[rb, rb]) > threshold:
                     continue
-                share = slots.mass[a] / (slots.mass[a] + slots.mass[b])
-                feature, slot, M, R = self._entries_of(np.array([a, b]))
-                of_a, of_b = np.flatnonzero(slot == a), np.flatnonzero(slot == b)
-                self._add(feature, [(of_b, a, M[of_b])], to_R=False)
-                if self._index.R.size:
-                    self._add(feature, [(of_a, a, (share - 1) * R[of_a]), (of_b, a, (1 - share) * R[of_b])], to_R=True)
+                absorbed.setdefault(a, []).append((b, float(slots.mass[a] / (slots.mass[a] + slots.mass[b]))))
                 slots.mass[a] += slots.mass[b]
                 both = dots[ra, ra] + 2 * dots[ra, rb] + dots[rb, rb]
                 dots[ra] += dots[rb]
@@ -493,6 +529,7 @@ class IndexedEngine(PlainEngine):
                 settling.bury(slots, self._classes, b)
                 self._classes.active[c] -= 1
                 self._counters[MERGED] += 1
+        return absorbed
 
     def _entries_of(self, which: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any], NDArray[Any]]:
         """(features ascending, slots, M, R) of all entries of some slots."""
@@ -514,7 +551,13 @@ class IndexedEngine(PlainEngine):
     def _heat(self) -> None:
         """Features that many prototypes have become hot."""
         most = max(HOT_LEAST, self._used() // HOT_SHARE)
-        self._make_hot(np.flatnonzero(self._index.length > most).astype(np.int32))
+        features = np.flatnonzero(self._index.length > most).astype(np.int32)
+        if self.rule.memory_budget and features.size:  # the longest lists, as many as fit
+            features = features[np.argsort(-self._index.length[features], kind="stable")]
+            more = self._hot_row_bytes() - self._index.length[features] * self.entry_bytes
+            left = budget.AFTERWARDS * budget.content_limit(self.rule.memory_budget) - self.packed_bytes
+            features = np.sort(features[np.cumsum(np.maximum(more, 0)) <= left])
+        self._make_hot(features)
 
     def _make_hot(self, features: Ints) -> None:
         if features.size:
@@ -526,7 +569,7 @@ class IndexedEngine(PlainEngine):
 
     def _compact(self) -> None:
         """Takes the holes out of the pool; every list gets a little room."""
-        room = self._index.length.astype(np.int64) + self._index.length // 8 + (self._index.length > 0)
+        room = entries.packed_room(self._index.length)
         start = np.cumsum(room) - room
         end = int(room.sum())
         moved = {}
@@ -537,6 +580,76 @@ class IndexedEngine(PlainEngine):
                 entries.move_lists(self._index, start, old, moved[name])
         self._index = self._index._replace(start=start, room=room.astype(np.int32), **moved)
         self._pool_end = end
+
+    # --- memory budget: what `budget.keep_within` asks for ---
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the content when nothing but the lists' room is held in reserve."""
+        index = self._index
+        exact = sum(array.nbytes for array in (*index[:4], self._dots, self._count))
+        listed = int(entries.packed_room(index.length).sum()) * self._listed_bytes()
+        return exact + listed + self._hot_rows * self._hot_row_bytes() + self._tables_bytes(self._used())
+
+    @property
+    def entry_bytes(self) -> float:
+        """Bytes that a listed entry takes, with its share of the list's room."""
+        return 1.125 * self._listed_bytes()
+
+    def _listed_bytes(self) -> int:
+        return 4 + self._index.M.itemsize * (2 if self._index.R.size else 1)
+
+    def _hot_row_bytes(self) -> int:
+        return -(-self._used() // TILE) * TILE * (self._listed_bytes() - 4)
+
+    def pack_hot(self) -> None:
+        """Hot features that take more as rows than as lists become rare again."""
+        hot = np.flatnonzero(self._index.hot >= 0).astype(np.int32)
+        count = entries.hot_counts(self._index, self._hot_rows)[self._index.hot[hot]]
+        cold = count * self.entry_bytes < self._hot_row_bytes()
+        if not cold.any():
+            return
+        room = entries.packed_room(count[cold])
+        start = self._pool_end + np.cumsum(room) - room
+        self._pool_end += int(room.sum())
+        self._reserve_pool(self._pool_end)
+        entries.cool(self._index, hot[cold], start)
+        self._index.room[hot[cold]] = room
+        rows = self._index.hot[hot[~cold]]
+        self._index.hot[hot[~cold]] = np.arange(rows.size)
+        hot_R = self._index.hot_R.take(rows, axis=1) if self._index.R.size else self._index.hot_R
+        self._index = self._index._replace(hot_M=self._index.hot_M.take(rows, axis=1), hot_R=hot_R)
+        self._hot_rows = rows.size
+        self._hot_stale[:] = True
+
+    def merge_within(self, distance: float) -> None:
+        """Merges all prototypes of one class that are so near."""
+        of, between = self._pairs(np.arange(self._touched.size))
+        self._merge_classes(np.unique(of[between <= distance]), distance)
+        self._drop(np.zeros(self._slots.kind.size))
+
+    def largest_parts(self) -> Reals:
+        """(slots,) largest part of each prototype's centre, 0 for empty slots."""
+        centres = self._index._replace(R=self._index.R[:0])
+        return self._largest_parts(centres, self._slots.kind % deciding.DEAD > 0)
+
+    def part_counts(self, below: Reals) -> Longs:
+        """(BUCKETS,) listed entries by bucket of their part, of those below ``below[slot]``."""
+        shards = np.zeros((SHARDS, budget.BUCKETS), np.int64)
+        entries.part_counts(self._index, below, self._scale().astype(np.float64), self.omega, shards)
+        return np.asarray(shards.sum(axis=0))
+
+    def drop_parts(self, least: Reals) -> None:
+        """Drops the entries whose part is below ``least[slot]``."""
+        self._drop(least)
+        self._recompute_dots()
+
+    def _trim(self) -> None:
+        """Gives back what is held in reserve."""
+        self._compact()
+        used = self._hot_rows
+        hot_R = self._index.hot_R[:, :used].copy() if self._index.R.size else self._index.hot_R
+        self._index = self._index._replace(hot_M=self._index.hot_M[:, :used].copy(), hot_R=hot_R)
 
     # --- state ---
 

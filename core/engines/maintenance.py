@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from prototide.core.engines.budget import BUCKETS, bucket
 from prototide.core.engines.learning import vacate
 from prototide.core.engines.postings import Holdings, Postings, find, gather, insert, remove
 from prototide.core.engines.tables import (
@@ -173,22 +174,51 @@ def exact_norms(postings: Postings, holdings: Holdings, slots: Slots, touched: F
 
 
 @njit(cache=True, error_model="numpy")
-def truncate(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, rule: Rule, touched: Flags) -> None:
-    """Drops entries whose part in the score is below ``truncation`` times the vector's largest; spares the young."""
-    omega = scalars[OMEGA]
+def parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, p: int) -> Reals:
+    """How large each entry of a prototype is in its score; features ascending."""
+    _, M, R = gather(postings, holdings, p)
+    scale = tau / np.sqrt(slots.square[p]) if slots.square[p] > 0 else 0.0
+    size = np.empty(M.size)
+    for i in range(M.size):
+        size[i] = max(abs(M[i]) * scale, abs(R[i]) / scalars[OMEGA])
+    return size
+
+
+@njit(cache=True)
+def largest_parts(postings: Postings, holdings: Holdings, slots: Slots, tau: float) -> Reals:
+    """(slots,) the largest part of each prototype's centre, 0 without any."""
+    largest = np.zeros(slots.kind.size)
     for p in range(slots.kind.size):
-        if slots.kind[p] != ACTIVE or not touched[slots.cls[p]] or slots.mass[p] / omega < rule.young_mass:
+        if slots.kind[p] != FREE and slots.square[p] > 0:
+            largest[p] = tau * np.abs(gather(postings, holdings, p)[1]).max() / np.sqrt(slots.square[p])
+    return largest
+
+
+@njit(cache=True)
+def part_counts(
+    postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, below: Reals
+) -> Longs:
+    """(BUCKETS,) entries by `bucket` of their part, of those below ``below[slot]``."""
+    counts = np.zeros(BUCKETS, np.int64)
+    for p in range(slots.kind.size):
+        if slots.kind[p] != FREE:
+            for part in parts(postings, holdings, slots, scalars, tau, p):
+                if part < below[p]:
+                    counts[bucket(part)] += 1
+    return counts
+
+
+@njit(cache=True)
+def drop_parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, least: Reals) -> None:
+    """Drops the entries whose part is below ``least[slot]``, and brings |M_p|^2 up to date."""
+    for p in range(slots.kind.size):
+        if slots.kind[p] == FREE or least[p] <= 0:
             continue
-        features, M, R = gather(postings, holdings, p)
-        scale = rule.tau / np.sqrt(slots.square[p])
-        size = np.empty(features.size)
-        largest = 0.0
-        for i in range(features.size):
-            size[i] = max(abs(M[i]) * scale, abs(R[i]) / omega)
-            largest = max(largest, size[i])
+        size = parts(postings, holdings, slots, scalars, tau, p)
+        features, _, _ = gather(postings, holdings, p)
         kept, start = 0, holdings.start[p]
         for i in range(features.size):
-            if size[i] < rule.truncation * largest:
+            if size[i] < least[p]:
                 remove(postings, features[i], p)
             else:
                 holdings.feature[start + kept] = features[i]
@@ -196,3 +226,14 @@ def truncate(postings: Postings, holdings: Holdings, slots: Slots, scalars: Real
         if kept < features.size:
             holdings.length[p] = kept
             slots.square[p] = square_norm(postings, holdings, p)
+
+
+@njit(cache=True)
+def truncate(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, rule: Rule, touched: Flags) -> None:
+    """Drops entries whose part in the score is below ``truncation`` times the vector's largest; spares the young."""
+    least = np.zeros(slots.kind.size)
+    for p in range(slots.kind.size):
+        old = slots.kind[p] == ACTIVE and slots.mass[p] / scalars[OMEGA] >= rule.young_mass
+        if old and touched[slots.cls[p]] and holdings.length[p] > 0:
+            least[p] = rule.truncation * parts(postings, holdings, slots, scalars, rule.tau, p).max()
+    drop_parts(postings, holdings, slots, scalars, rule.tau, least)

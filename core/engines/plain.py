@@ -13,15 +13,17 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from prototide.core.engines import learning, maintenance, scoring
+from prototide.core.engines import budget, learning, maintenance, scoring
 from prototide.core.engines.movement import Journey, Movement, joined
 from prototide.core.engines.postings import (
+    Holdings,
     Postings,
     compacted,
     empty_holdings,
     empty_postings,
     gather,
     holdings_of,
+    packed_room,
     widened,
     with_slots,
 )  # fmt: skip
@@ -123,6 +125,7 @@ class PlainEngine:
         self._scalars = np.array([1.0, 0.0, 1.0, 0.0])
         self._counters = np.zeros(5, np.int64)
         self._touched = np.zeros(0, np.bool_)  # classes that learned since the last maintenance
+        self._told_budget = False  # that it cannot be met
 
     # --- what there is ---
 
@@ -391,7 +394,7 @@ class PlainEngine:
 
     def _maintain(self) -> None:
         rule = self.rule
-        everything = self._postings, self._holdings, self._slots, self._classes
+        everything = self._everything()
         maintenance.exact_norms(self._postings, self._holdings, self._slots, self._touched)
         maintenance.prune(*everything, self._scalars, self._counters, rule)
         if rule.merge_distance > 0:
@@ -400,7 +403,9 @@ class PlainEngine:
         if rule.truncation > 0:
             maintenance.truncate(self._postings, self._holdings, self._slots, self._scalars, rule, self._touched)
         self._touched[:] = False
-        if self._postings.end[0] > 1.5 * self._postings.length.sum() + MAINTENANCE_ROWS:
+        self._keep_to_budget()
+        crowded = 0 < rule.memory_budget < self.nbytes
+        if crowded or self._postings.end[0] > 1.5 * self._postings.length.sum() + MAINTENANCE_ROWS:
             self._postings, self._holdings = compacted(self._postings, self._holdings)
 
     def _merge_threshold(self) -> tuple[float, Flags]:
@@ -408,7 +413,7 @@ class PlainEngine:
         rule = self.rule
         if not rule.relative_merge and rule.merge_percentile < 0:
             return rule.merge_distance, self._touched
-        everything = self._postings, self._holdings, self._slots, self._classes
+        everything = self._everything()
         distances = np.empty(maintenance.pair_distances(*everything, np.empty(0)))
         if not distances.size:
             return rule.merge_distance, self._touched
@@ -417,6 +422,55 @@ class PlainEngine:
         if rule.merge_percentile >= 0:
             threshold = min(threshold, float(np.quantile(distances, rule.merge_percentile)))
         return threshold, np.ones_like(self._touched)
+
+    # --- memory budget: what `budget.keep_within` asks for ---
+
+    def _keep_to_budget(self) -> None:
+        most = self.rule.memory_budget
+        if most and not budget.keep_within(self, most) and not self._told_budget:
+            self._told_budget = True
+            budget.warn_too_small(most, self, int(self.active.sum()), self.n_features)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the content when nothing but the lists' room is held in reserve."""
+        entry, used = self._postings.slot.itemsize + 2 * self._postings.M.itemsize, self._used()
+        by_feature = packed_room(self._postings.length).sum() * entry
+        by_slot = packed_room(self._holdings.length).sum() * self._holdings.feature.itemsize
+        lists = sum(array.nbytes for array in self._postings[:3]) + 16 * used  # and those of the slots
+        return int(by_feature + by_slot) + lists + self._tables_bytes(used)
+
+    def _tables_bytes(self, used: int) -> int:
+        exact = sum(array.nbytes for table in (self._classes, self._features) for array in table)
+        return exact + used * sum(array.itemsize for array in self._slots)
+
+    @property
+    def entry_bytes(self) -> float:
+        """Bytes that an entry takes, with its share of the lists' room."""
+        return 1.25 * (self._postings.slot.itemsize + 2 * self._postings.M.itemsize + self._holdings.feature.itemsize)
+
+    def pack_hot(self) -> None:
+        """This engine keeps nothing for speed."""
+
+    def merge_within(self, distance: float) -> None:
+        """Merges all prototypes of one class that are so near."""
+        everywhere = np.ones_like(self._touched)
+        self._postings, self._holdings = maintenance.merge(*self._everything(), self._counters, distance, everywhere)
+
+    def largest_parts(self) -> Reals:
+        """(slots,) largest part of each prototype's centre, 0 for empty slots."""
+        return maintenance.largest_parts(*self._everything()[:3], self.rule.tau)
+
+    def part_counts(self, below: Reals) -> Longs:
+        """Entries by bucket of their part, of those below ``below[slot]``."""
+        return maintenance.part_counts(*self._everything()[:3], self._scalars, self.rule.tau, below)
+
+    def drop_parts(self, least: Reals) -> None:
+        """Drops the entries whose part is below ``least[slot]``."""
+        maintenance.drop_parts(*self._everything()[:3], self._scalars, self.rule.tau, least)
+
+    def _everything(self) -> tuple[Postings, Holdings, Slots, Classes]:
+        return self._postings, self._holdings, self._slots, self._classes
 
     # --- state ---
 

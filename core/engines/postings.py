@@ -194,13 +194,19 @@ def gather(postings: Postings, holdings: Holdings, p: int) -> tuple[Ints, Floats
 
 
 @njit(cache=True)
+def packed_room(length: Ints) -> Ints:
+    """Entries that fit in lists of some lengths when they have been packed: a quarter more."""
+    return length + length // 4 + (length > 0)
+
+
+@njit(cache=True)
 def _packed(start: Longs, length: Ints, pool: Pool) -> tuple[Longs, int, Pool]:
     """Where each list begins when they lie one after the other with a little room, the end, and the moved pool."""
     new = np.empty_like(start)
-    end = 0
+    room, end = packed_room(length), 0
     for j in range(start.size):
         new[j] = end
-        end += length[j] + (length[j] // 4 + 1 if length[j] > 0 else 0)
+        end += room[j]
     moved = np.empty(max(1024, end), pool.dtype)
     for j in range(start.size):
         for i in range(length[j]):

@@ -40,6 +40,7 @@ class Rule(NamedTuple):
     truncation: float
     update_rows: int  # 0: automatic
     forget_classes: bool  # prune the last prototype of a class too
+    memory_budget: int  # bytes, 0 for none
     tau: float = 2.0  # weight of the cosine in the score
     margin: float = 1.0
     noise: float = 0.5  # keeps a single correction from closing all of a violation

@@ -29,6 +29,8 @@ WRONG: list[tuple[str, Any]] = [
     ("n_threads", 0), ("n_threads", -2), ("n_threads", 1.5),
     ("max_iters", 0), ("tol", -1), ("half_life", 0), ("half_life", -5.0), ("half_life", float("nan")),
     ("idf", "yes"), ("update_rows", 0), ("update_rows", "all"), ("update_rows", 2.5),
+    ("memory_budget_bytes", 0), ("memory_budget_bytes", -1), ("memory_budget_bytes", 1e9),
+    ("memory_budget_bytes", "1GB"), ("memory_budget_bytes", True),
 ]  # fmt: skip
 
 
@@ -51,7 +53,7 @@ def test_the_defaults_are_those_of_the_product_description() -> None:
         "soft": True, "soft_type": "linear", "temperature": 1.0, "lambda_penalty": 0.1, "merge_threshold": None,
         "relative_merge": False, "percentile_threshold": None, "truncation_threshold": 1e-4, "min_weight": 1e-3,
         "batch_size": 10240, "n_threads": -1, "random_state": 42, "max_iters": 50, "tol": 1e-4, "half_life": None,
-        "idf": True, "update_rows": "auto", "novelty": None, "forget_classes": False,
+        "idf": True, "update_rows": "auto", "novelty": None, "forget_classes": False, "memory_budget_bytes": None,
     }  # fmt: skip
 
 
