@@ -1,7 +1,16 @@
 """The learner: `FastKMeansClassifier`. Knows nothing of Kafka."""
 
-from prototide.core.classifier import FastKMeansClassifier
-from prototide.core.introspection import Contribution, Explanation, Prototype
-from prototide.core.model import Learned, LearnStats
+try:
+    from prototide.core.classifier import FastKMeansClassifier
+    from prototide.core.introspection import Contribution, Explanation, Prototype
+    from prototide.core.model import Learned, LearnStats
+except ModuleNotFoundError as missing:
+    if missing.name in ("numba", "sklearn", "tqdm"):
+        raise ModuleNotFoundError(
+            f"prototide.core needs the package {missing.name!r}, which the light install leaves out: "
+            "pip install 'prototide[core]'",
+            name=missing.name,
+        ) from None
+    raise
 
 __all__ = ["Contribution", "Explanation", "FastKMeansClassifier", "LearnStats", "Learned", "Prototype"]

@@ -48,8 +48,9 @@ def is_secret(name: str) -> bool:
 
 def refusal(name: str, value: str, *, unverified_allowed: bool) -> str | None:
     """Why the property may not be set, or None when it may."""
+    name = name.strip().lower()
     if name in REFUSED:
         return f"may not be set here: {REFUSED[name]}"
-    if not unverified_allowed and value.lower() in _UNVERIFIED.get(name, ()):
+    if not unverified_allowed and value.strip().lower() in _UNVERIFIED.get(name, ()):
         return "switches certificate checks off: only with kafka.allow_unverified_certificates = true"
     return None

@@ -18,6 +18,7 @@ from prototide.service.wire import (
 )
 
 SERVICE_VERSION = version("prototide")
+DLQ_PREFIX = "dlq."  # of the headers that say why
 FRAMING_BYTES = 512  # of a record batch with one record, beside key, value and headers
 
 AMPLE_HEADER_BYTES = 1024  # more than those of a prediction: Kafka's topics have names of at most 249 characters
@@ -80,12 +81,13 @@ def dead_letter_output(record: Record, rejected: RejectedRecord, outlet: Outlet)
         ("dlq.timestamp", str(record.timestamp_ms)),
         ("dlq.service-version", SERVICE_VERSION),
     ]
-    headers = [*record.headers, *why]
+    kept = [header for header in record.headers if not header[0].startswith(DLQ_PREFIX)]  # of a letter sent once more
+    headers = [*kept, *why]
     partition = outlet.partition_for(record)
     if len(value) <= outlet.room(record.key, headers):
         return Output(outlet.topic, partition, record.key, value, headers)
     why += [("dlq.value-sha256", hashlib.sha256(value).hexdigest()), ("dlq.value-bytes", str(len(value)))]
-    headers = [*record.headers, *why]
+    headers = [*kept, *why]
     if outlet.room(record.key, headers) >= 0:
         return Output(outlet.topic, partition, record.key, b"", headers)
     return Output(outlet.topic, partition, None, b"", why)  # key or headers alone are too large

@@ -73,7 +73,9 @@ def serve(settings: Settings, stopping: Stopping, on_step: OnStep | None = None,
 
         stack.callback(observers.life.enter, Phase.STOPPED)
         try:
-            starting = Starting(settings, store, metrics, observers.life, errors, stopped, overdue, wishes)
+            starting = Starting(
+                settings, store, metrics, observers.life, observers.readiness, errors, stopped, overdue, wishes
+            )
             parts = starting.start(stack)
         except RestartMayHelp:
             if stopping.is_requested():

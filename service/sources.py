@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,6 +22,10 @@ from prototide.service.errors import PersonMustAct
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _CSV_FIELD_BYTES = 2**26  # the csv module's own limit, 128 KiB, is less than a long text
+_USUAL_NAMES = {
+    "label", "class", "category", "target", "y", "intent", "topic", "tag", "id", "index",
+    "text", "sentence", "body", "message", "content", "document", "title", "description", "query",
+}  # fmt: skip
 
 
 class FileFormat(StrEnum):
@@ -205,11 +210,30 @@ def _csv_records(lines: Lines) -> Iterator[tuple[int, list[str]]]:
 def _table_rows(records: Iterator[tuple[int, list[str]]], columns: Columns) -> Iterator[TextRow]:
     names = next(records, (1, []))[1] if columns.in_header() else None
     label, text = (_index(each, names) for each in (columns.label or 1, columns.text or 2))
+    if columns.header is None and names is None:
+        records = _without_names(records, label)
     for line, record in records:
         if len(record) <= max(label, text):
             expected = f"the label in column {label + 1} and the text in column {text + 1}"
             raise UnparsableLine(line, f"{len(record)} column{'s' * (len(record) != 1)}", expected)
         yield TextRow(line, record[label] or None, record[text])
+
+
+def _without_names(records: Iterator[tuple[int, list[str]]], label: int) -> Iterator[tuple[int, list[str]]]:
+    """The records; raises UnparsableLine when the first one looks like a header that nobody told of."""
+    first = list(islice(records, 2))
+    if first and _names_columns(first[0][1], label, first[-1][1]):
+        found = f"{', '.join(first[0][1])}, which looks like the names of columns"
+        raise UnparsableLine(first[0][0], found, "a row; say --header when it is none, --no-header when it is")
+    return chain(first, records)
+
+
+def _names_columns(first: list[str], label: int, second: list[str]) -> bool:
+    """Whether all of its fields are usual names, or it has a word where the next line's label is a number."""
+    if not first or len(first) != len(second) or label >= len(first):
+        return False
+    named = all(field.strip().lower() in _USUAL_NAMES for field in first)
+    return named or (second[label].strip().isdecimal() and first[label].strip().lower() in _USUAL_NAMES)
 
 
 def _index(column: int | str, names: list[str] | None) -> int:

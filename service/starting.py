@@ -13,6 +13,7 @@ from prototide.service.broker import CLOSE_TIMEOUT_SECONDS, Sink, Source
 from prototide.service.checkpointing import CheckpointWriter
 from prototide.service.clients import ClientErrors, consumer_properties, producer_properties, transactional_properties
 from prototide.service.delivering import Delivering, Direct, Transactor
+from prototide.service.health import Readiness
 from prototide.service.journal_reader import JournalReader
 from prototide.service.life_cycle import LifeCycle, Phase
 from prototide.service.metrics import Metrics
@@ -47,6 +48,7 @@ class Starting:
     store: Store
     metrics: Metrics
     life: LifeCycle
+    readiness: Readiness
     errors: ClientErrors
     stopped: Callable[[], bool]
     overdue: Callable[[], bool]
@@ -81,9 +83,9 @@ class Starting:
         reader = JournalReader(settings, self.errors, self.stopped)
         stack.callback(reader.close)
         recovery = Recovery(settings, topology, source, reader, self.metrics, self.stopped)
+        self._warm_up()  # first: a replay would compile, too, deaf to `stopped`
         if not fresh:
             recovery.replay(self.store)
-        warm_up(settings, self.stopped)
         recovery.watch_owner()
         sink.fence(settings.kafka.startup_timeout_s)
         failpoints.reached("fenced")
@@ -106,8 +108,13 @@ class Starting:
             self._set_aside()
         with reachable(settings.checkpoint.uri):
             start = restore(settings, self.store, topology, source.watermarks(topology.train_partitions), self.metrics)
-        warm_up(settings, self.stopped)
+        self._warm_up()
         return start, Direct(sink)
+
+    def _warm_up(self) -> None:
+        self.readiness.set("learner", "being compiled, the first time for a minute or more")
+        warm_up(self.settings, self.stopped)
+        self.readiness.set("learner", None)
 
     def _set_aside(self) -> None:
         for name in set_aside(self.store, f"before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"):

@@ -108,3 +108,17 @@ def test_only_settings_read_the_environment() -> None:
     # __main__ only writes: what numba's threads read when they start.
     # Failpoints are armed by tests only.
     assert readers == {"prototide.service.settings", "prototide.service.__main__", "prototide.service.failpoints"}
+
+
+def test_the_learner_says_what_a_light_install_lacks() -> None:
+    program = """
+import sys
+sys.modules["numba"] = None
+try:
+    import prototide.core
+except ModuleNotFoundError as missing:
+    print(missing)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("prototide.core needs the package 'numba'")
+    assert "pip install 'prototide[core]'" in told

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from prototide.service.errors import ServiceError
+from prototide.service.errors import RestartMayHelp, ServiceError
 
 if TYPE_CHECKING:
     from prototide.service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED = (
+    "start again; if it persists, report it with what `--set log.level=debug` (or PROTOTIDE_LOG__LEVEL) shows before it"
+)
 
 
 def settings_of(config: Path | None, overrides: Sequence[str] | None, bootstrap_servers: str | None) -> Settings:
@@ -27,12 +34,22 @@ def settings_of(config: Path | None, overrides: Sequence[str] | None, bootstrap_
 
 @contextmanager
 def ending_in_one_line() -> Iterator[None]:
-    """A ServiceError becomes its one line on standard error and its exit code."""
+    """A ServiceError becomes its one line on standard error and its exit code; so does what nobody expected."""
     try:
         yield
     except ServiceError as error:
-        typer.echo(f"prototide: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+        _end(error)
+    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        raise  # the command line's own
+    except Exception as error:
+        log.debug("unexpected", exc_info=True)
+        said = " ".join(str(error).split())
+        _end(RestartMayHelp(f"unexpected {type(error).__name__}: {said}", UNEXPECTED))
+
+
+def _end(error: ServiceError) -> NoReturn:
+    typer.echo(f"prototide: {error}", err=True)
+    raise typer.Exit(error.exit_code) from None
 
 
 @contextmanager

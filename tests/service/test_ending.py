@@ -41,3 +41,22 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
         assert stopped()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_nobody_expected_ends_in_one_line_that_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with pytest.raises(typer.Exit) as ended, ending_in_one_line():
+        raise RuntimeError("out of\n cheese")
+    assert ended.value.exit_code == 75
+    told = capsys.readouterr().err
+    assert told.startswith("prototide: unexpected RuntimeError: out of cheese; start again; if it persists, report it")
+    assert told.count("\n") == 1
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("own", [typer.Exit(3), typer.Abort(), typer.BadParameter("no"), BrokenPipeError()])
+def test_the_command_lines_own_ends_stay(own: Exception) -> None:
+    with pytest.raises(type(own)), ending_in_one_line():
+        raise own

@@ -49,3 +49,16 @@ def test_certificate_checks_are_switched_off_by_name_only(name: str, value: str)
 def test_other_properties_pass() -> None:
     assert refusal("linger.ms", "5", unverified_allowed=False) is None
     assert refusal("enable.ssl.certificate.verification", "true", unverified_allowed=False) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("enable.ssl.certificate.verification", " False "),
+        (" Enable.SSL.certificate.verification", "false"),
+        ("ssl.endpoint.identification.algorithm", "NONE\t"),
+        ("Isolation.Level ", "read_uncommitted"),
+    ],
+)
+def test_spaces_and_capitals_hide_nothing(name: str, value: str) -> None:
+    assert refusal(name, value, unverified_allowed=False) is not None

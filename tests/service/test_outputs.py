@@ -103,3 +103,11 @@ def test_an_oversize_key_and_oversize_headers_go_too() -> None:
 
 def test_a_null_value_is_a_dead_letter_with_an_empty_one() -> None:
     assert dead_letter_output(record(None), REJECTED, outlet()).value == b""
+
+
+def test_a_dead_letter_that_was_sent_once_more_tells_the_new_reason_only() -> None:
+    rejected = RejectedRecord(DeadLetterReason.DECODE, "why")
+    first = dead_letter_output(record(headers=(("own", b"x"),)), rejected, outlet())
+    again = dead_letter_output(record(headers=tuple(first.headers)), rejected, outlet(partitions=1))  # type: ignore[arg-type]
+    assert again.headers == first.headers
+    assert again.headers[0] == ("own", b"x")

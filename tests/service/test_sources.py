@@ -244,3 +244,24 @@ def test_how_far_a_file_is_read_is_known(tmp_path: Path) -> None:
     assert len(list(lines)) == 1000
     assert lines.bytes_read == lines.size_bytes
     lines.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["label,text\nspam,buy\n", "Category,Message\nham,hi\n", "id,label\n5,x\n", "label,text\n", "class,note\n7,x\n"],
+)
+def test_a_header_that_nobody_told_of_is_not_taken_for_a_row(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.csv"
+    error = failure_of(path, content)
+    assert error.line == 1
+    assert "--header" in error.expected
+    assert "--no-header" in error.expected
+    assert len(rows_of(path, content, Columns(header=False))) == content.count("\n")
+    assert len(rows_of(path, content, Columns(header=True))) == content.count("\n") - 1
+
+
+@pytest.mark.parametrize(
+    "content", ["spam,text\nham,hi\n", "topic,a real row\nbody,another one\n", "1,text\n2,class\n"]
+)
+def test_rows_with_a_usual_name_in_them_stay_rows(tmp_path: Path, content: str) -> None:
+    assert len(rows_of(tmp_path / "a.csv", content)) == 2
