@@ -10,6 +10,7 @@ from typing import Any, Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from prototide.core import memory
 from prototide.core.calibration import Calibration
 from prototide.core.engines.frozen import FrozenEngine
 from prototide.core.engines.indexed import IndexedEngine
@@ -105,6 +106,7 @@ class Model:
             self.lift.check(rows)  # nothing is changed before the last check
         if self.frozen and learnable.any():
             raise ValueError("a frozen model learns no more: pass no labels, or take a model from before freeze()")
+        self._ensure_memory(rows, labels, int(learnable.sum()))
         known, before = self.labels, self.engine.counts
         new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
         own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
@@ -122,6 +124,17 @@ class Model:
         for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
             self.calibration.learn(scores, truth)  # after: a row's own label says nothing about its probabilities
         return learned
+
+    def _ensure_memory(self, rows: CsrRows, labels: Sequence[Label | None], learned: int) -> None:
+        """MemoryError, before anything is changed, when there may not be enough for so many rows."""
+        if learned:
+            k_init, k_list = self.parameters["k_init"], self.parameters["k_list"]
+            named = k_list.values() if isinstance(k_list, Mapping) else k_list or ()
+            most, classes = max(k_init, *named, 1), len(self.labels) + learned
+            wide = rows.width * 8 if self.lift is not None and self.lift.standardises(rows.width) else 0
+            features = 64 * max(0, rows.width - self.engine.n_features)
+            needed = self.engine.bytes_to_learn(rows.count, rows.indices.size, classes, most)
+            memory.ensure(needed + rows.count * wide * 8 + features, self.engine.nbytes, rows.count)
 
     def judge(self, step: Step) -> NDArray[np.bool_]:
         """(n,) which rows of a step are unlike the rows of the class that won them; learns what is usual."""

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from prototide.core import memory
 from prototide.core.engines import budget, learning, maintenance, scoring
 from prototide.core.engines.movement import Journey, Movement, joined
 from prototide.core.engines.postings import (
@@ -262,6 +263,18 @@ class PlainEngine:
         if self.rule.decay > 1:  # omega, one value a group, stays far below what float32 holds
             rows = min(rows, max(1, int(OMEGA_DOUBLINGS / np.log2(self.rule.decay))))
         return rows
+
+    def bytes_to_learn(self, rows: int, non_zeros: int, classes: int, most: int) -> int:
+        """Upper bound of what learning may allocate. ``classes`` afterwards, each of at most ``most`` prototypes."""
+        slots = self._slots.kind.size + rows
+        probes = min(rows, PROBES * (rows // self.group_rows() + 1))
+        return memory.most_bytes(
+            model_bytes=self.nbytes,
+            scratch_bytes=64 * slots + 8 * classes * probes + min(2 * BLOCK_BYTES, 24 * rows * slots),
+            rows=rows,
+            non_zeros=non_zeros,
+            changes=min(most, int(self._classes.active.max(initial=0)) + rows) + 2 + self.rule.wrong_classes,
+        )
 
     def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
         """Makes each row a prototype of its class."""
