@@ -6,6 +6,7 @@ of a row's tokens that come from its mode's vocabulary: 0.5 is "separable", 0.15
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,10 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 SEPARABLE, HARD = 0.5, 0.15
+TOPICS = {"separable": SEPARABLE, "hard": HARD}
 TOKENS, VOCABULARY = 80, 200
+CHUNK = 8192
+Size = tuple[int, int, int]  # features, classes, modes
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,9 @@ def make(
     X = sp.csr_matrix(sp.diags((1 / norm).astype(np.float32)) @ X).astype(np.float32)
     X.sort_indices()
     return Workload(X, y, mode)
+
+
+def pieces(rows: int, size: Size, topic: float, first_seed: int = 100) -> Iterator[Workload]:
+    """A stream in chunks, made one at a time: the whole of it would weigh more than the models that learn it."""
+    for number, first in enumerate(range(0, rows, CHUNK)):
+        yield make(min(CHUNK, rows - first), *size, topic, seed=first_seed + number)
