@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from prototide.service import journal
@@ -18,6 +18,7 @@ from prototide.service.journal import Entry, UndecodableJournalError
 from prototide.service.settings import Settings
 
 REQUEST_SECONDS = 30.0
+MOST_MESSAGES = 1000  # read at once
 SETTLE_SECONDS = 5.0  # how long a foreign transaction may still hang
 LAST_RECORDS = 100  # offsets looked at for the last record; aborted and control records take offsets, too
 
@@ -71,7 +72,7 @@ class JournalReader:
         self._consumer.assign([TopicPartition(self.topic, 0, begin)])
         heard = time.monotonic()
         while True:
-            for message in self._consumer.consume(1000, SLICE_SECONDS):
+            for message in self._messages():
                 heard = time.monotonic()
                 error, offset = message.error(), message.offset()
                 assert offset is not None
@@ -91,6 +92,11 @@ class JournalReader:
                     f"topic {self.topic} gave no record for {time.monotonic() - heard:.0f} s, its end is at {end}",
                     "see that the brokers are up, then start again",
                 )
+
+    def _messages(self) -> list[Message]:
+        """What has come; `consume` alone would wait until so many have."""
+        first = self._consumer.poll(SLICE_SECONDS)
+        return [] if first is None else [first, *self._consumer.consume(MOST_MESSAGES, 0.0)]
 
     def last(self, begin: int, end: int) -> Found | None:
         """The last committed record between the two."""

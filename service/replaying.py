@@ -71,7 +71,10 @@ class RangeReader:
         if wanted in self._paused:
             self._source.resume(wanted)
             self._paused.discard(wanted)
-        records = self._source.consume(CONSUME_RECORDS, CONSUME_SECONDS)
+        first = self._source.poll(CONSUME_SECONDS)
+        if first is None:
+            return False
+        records = [first, *self._source.consume(CONSUME_RECORDS, 0.0)]
         for record in records:
             self._waiting[record.partition].append(record)
             self._bytes[record.partition] += len(record.value or b"")
@@ -79,7 +82,7 @@ class RangeReader:
             if self._bytes[partition] > MOST_AHEAD_BYTES:
                 self._source.pause(partition)
                 self._paused.add(partition)
-        return bool(records)
+        return True
 
 
 class Replay:

@@ -33,6 +33,8 @@ NEW_MODEL = "start a new model: `prototide run --fresh`"
 
 
 WARM_UP_ROWS = 1100  # the learner tidies up every 1,024 rows: that is compiled, too
+WARM_UP_FEW_ROWS = 200
+WARM_UP_CLASSES = 30
 WARM_UP_TURN_SECONDS = 0.5
 
 
@@ -124,15 +126,17 @@ def _compile(settings: Settings, failed: list[BaseException]) -> None:
 
 def _learn_something(settings: Settings) -> None:
     model = new_model(settings)
-    # Each part is compiled when it happens first. Fast forgetting makes masses be rescaled, `fit` gives classes several
-    # prototypes, which are compared now and then.
-    model.set_params(update_rows=WARM_UP_ROWS // 4, half_life=WARM_UP_ROWS // 10, max_iters=1)
+    # Each part is compiled when it happens first. Fast forgetting makes masses be rescaled, labels that nothing tells
+    # of make prototypes be born, compared and given up.
+    rescaled = {"update_rows": WARM_UP_ROWS // 4, "half_life": WARM_UP_ROWS // 10}
+    model.set_params(**rescaled, k_init=3, k_list=None, max_iters=1)
     random = np.random.default_rng(0)
     X = sparse.random(WARM_UP_ROWS, 64, 0.1, "csr", np.float32, random)
-    rows = stack([decode_batch(encode_batch(X, random.integers(8, size=WARM_UP_ROWS)))])
-    model.fit(rows.X, rows.labels, verbose=False)
-    for labels in (rows.labels, rows.labels, None):
-        model.learn(rows.X, labels, top_k=settings.predictions.top_k)
+    rows = stack([decode_batch(encode_batch(X, random.integers(WARM_UP_CLASSES, size=WARM_UP_ROWS)))])
+    assert rows.labels is not None  # it was given some
+    model.fit(rows.X[:WARM_UP_FEW_ROWS], rows.labels[:WARM_UP_FEW_ROWS], verbose=False)
+    model.learn(rows.X, rows.labels, top_k=settings.predictions.top_k)
+    model.learn(rows.X[:WARM_UP_FEW_ROWS], None, top_k=settings.predictions.top_k)
 
 
 def new_model(settings: Settings) -> FastKMeansClassifier:

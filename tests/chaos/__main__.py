@@ -13,17 +13,20 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+from prototide.service import failpoints
 from tests.chaos.driver import Chaos, every_failpoint
 from tests.support.kafka import running_broker
 from tests.support.stream import until
 
+ROUNDS = 10
+PROMISED = {"kills": 200, "zombies": 20, "brokers": 10}  # by so many rounds
 RANDOM_KILLS, ZOMBIES, BROKER_FAULTS = 2, 2, 1  # a round
 
 
 def main() -> None:
     """Runs the rounds; an AssertionError ends them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**31)
     options = parser.parse_args()
     total: Counter[str] = Counter()
@@ -60,6 +63,9 @@ def main() -> None:
                 total.update(kills=chaos.kills, zombies=ZOMBIES, brokers=BROKER_FAULTS)
                 total.update(f"at {failpoint}" for failpoint in chaos.killed_at)
             print(f"round {number + 1}: {dict(total)}, {time.monotonic() - started:.0f} s", flush=True)
+    if options.rounds >= ROUNDS:
+        for what, least in (PROMISED | {f"at {name}": 10 for name in failpoints.NAMES}).items():
+            assert total[what] >= least, f"only {total[what]} {what}, {least} are promised"
 
 
 if __name__ == "__main__":

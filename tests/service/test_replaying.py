@@ -53,13 +53,16 @@ class Log:
     def resume(self, partition: int) -> None:
         self.paused.remove(partition)
 
+    def poll(self, timeout: float) -> Record | None:
+        return next(iter(self.consume(1, timeout)), None)
+
     def consume(self, most: int, timeout: float) -> list[Record]:
         readable = [
             record
             for record in self.records
             if record.partition in self.at.keys() - self.paused and record.offset >= self.at[record.partition]
         ]
-        taken = sorted(readable, key=lambda record: (record.partition, record.offset))[:2]
+        taken = sorted(readable, key=lambda record: (record.partition, record.offset))[: min(most, 2)]
         for record in taken:
             self.at[record.partition] = record.offset + 1
         return taken

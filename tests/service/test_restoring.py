@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from prototide.service.checkpoints import Checkpoint
 from prototide.service.errors import PersonMustAct, RestartMayHelp
 from prototide.service.restoring import check_available, restore
 from prototide.service.settings import Settings, load
+from prototide.service.stacking import stack
 from prototide.service.stores import FolderStore
 from prototide.service.topics import Topology
+from prototide.service.wire import decode_batch, encode_batch
 
 TOPOLOGY = Topology((0, 1), {"train": 2, "predictions": 1, "dead-letters": 1}, {"train": "id-1"}, {})
 WATERMARKS = {0: (0, 100), 1: (50, 60)}
@@ -149,3 +152,28 @@ def test_a_checkpoint_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         restore(settings(), FolderStore(tmp_path / "file"), TOPOLOGY, WATERMARKS, Rejections())
+
+
+@pytest.mark.parametrize("overrides", [[], ["core.lambda_penalty=0"], ["core.soft=false"], ["core.k_init=1"]])
+def test_warming_up_compiles_what_learning_needs(overrides: list[str]) -> None:
+    restoring._learn_something(settings(*overrides))
+    before = compiled()
+    model = restoring.new_model(settings(*overrides))
+    random = np.random.default_rng(1)
+    for _ in range(5):
+        X = sparse.random(600, 300, 0.05, "csr", np.float32, random)
+        rows = stack([decode_batch(encode_batch(X, random.integers(50, size=600)))])
+        model.learn(rows.X, rows.labels, top_k=3)
+        model.learn(rows.X, None, top_k=3)
+    assert compiled() == before
+
+
+def compiled() -> dict[str, int]:
+    """How many signatures each kernel has."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("prototide")]
+    return {
+        f"{module.__name__}.{name}": len(value.signatures)
+        for module in modules
+        for name, value in vars(module).items()
+        if getattr(value, "signatures", None)
+    }
