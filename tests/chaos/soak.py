@@ -22,6 +22,7 @@ from tests.support.service import Service, records
 from tests.support.stream import until
 
 SAMPLE_SECONDS = 5.0
+PROBE_RECORDS, PROBE_PER_SECOND = 10_000, 20_000  # a back-log that tells what the service sustains
 WARM_SHARE = 0.25  # of the samples: caches fill, the allocator settles
 
 
@@ -53,9 +54,9 @@ class Load(threading.Thread):
 
 def sustainable(service: Service) -> float:
     """Records/s that it works off."""
-    load = Load(service, 20_000)
+    load = Load(service, PROBE_PER_SECOND)
     load.start()
-    time.sleep(5)  # the load itself
+    until(lambda: load.sent >= PROBE_RECORDS)
     load.stop()
     done, started = service.metric("prototide_records_total"), time.monotonic()
     until(lambda: service.metric("prototide_records_total") >= load.sent, 600)
