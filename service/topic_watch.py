@@ -1,4 +1,8 @@
-"""Whether the topics are still those of the start: a topic that was re-created silently lacks its first records."""
+"""Whether the topics are still those of the start.
+
+A topic that was re-created silently lacks its first records; one that was deleted looks to its consumer like one that
+nobody writes to.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
 from prototide.service.clients import ClientErrors, admin_client
-from prototide.service.restoring import check_ids
+from prototide.service.errors import PersonMustAct
+from prototide.service.restoring import NEW_MODEL, check_ids
 from prototide.service.settings import Settings
 
 LOOK_INTERVAL_SECONDS = 10.0
 REQUEST_SECONDS = 30.0
+GONE = ""
 
 
 class TopicWatch:
@@ -25,13 +31,18 @@ class TopicWatch:
         self._ids = {name: ids[name] for name in (settings.topics.train, settings.topics.journal) if name in ids}
         self._admin = admin_client(settings, errors)
         self._asked: Mapping[str, Future[Any]] = {}
+        self._gone: set[str] = set()  # not there when it was asked last
         self._next = time.monotonic() + LOOK_INTERVAL_SECONDS
 
     def check(self) -> None:
-        """Raises PersonMustAct when an answer says that a topic was re-created."""
+        """Raises PersonMustAct when an answer says that a topic was re-created, or two that it is not there."""
         if self._asked and all(future.done() for future in self._asked.values()):
-            answers, self._asked = self._asked, {}
-            check_ids(self._ids, {name: answer for name, each in answers.items() if (answer := _id(each)) is not None})
+            answers, self._asked = {name: _id(future) for name, future in self._asked.items()}, {}
+            check_ids(self._ids, {name: found for name, found in answers.items() if found})
+            gone = {name for name, found in answers.items() if found == GONE}
+            for name in sorted(gone & self._gone):
+                raise PersonMustAct(f"topic {name} was deleted", f"`prototide topics create`, then {NEW_MODEL}")
+            self._gone = gone | {name for name in self._gone if answers[name] is None}
         if self._ids and not self._asked and time.monotonic() >= self._next:
             self._next = time.monotonic() + LOOK_INTERVAL_SECONDS
             names = TopicCollection(list(self._ids))
@@ -39,8 +50,8 @@ class TopicWatch:
 
 
 def _id(answer: Future[Any]) -> str | None:
-    """None: no answer, which whoever uses the topic will notice, too."""
+    """`GONE`: there is no such topic. None: no answer, which whoever uses the topic will notice, too."""
     try:
         return str(answer.result().topic_id)
-    except KafkaException:
-        return None
+    except KafkaException as failed:
+        return GONE if failed.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART else None

@@ -151,13 +151,28 @@ def test_a_topic_that_was_recreated_while_the_service_was_away(service: Service,
     assert re.search("re-created.*--fresh", service.last_line())
 
 
-def test_a_topic_that_is_recreated_under_the_running_service(service: Service) -> None:
+@pytest.mark.parametrize("which", ["train", "journal"])
+def test_a_topic_that_is_recreated_under_the_running_service(service: Service, which: str) -> None:
     produce(service.settings, records(2))
     service.start_ready()
-    recreate(service, service.settings.topics.train)
+    recreate(service, getattr(service.settings.topics, which))
     produce(service.settings, records(40))
     assert service.wait(60) == 78
-    assert ";" in service.last_line()
+    assert re.search("--fresh|prototide topics create", service.last_line())
+
+
+@pytest.mark.parametrize("which", ["train", "journal", "predictions"])
+def test_a_topic_that_is_deleted_under_the_running_service(service: Service, which: str) -> None:
+    produce(service.settings, records(2))
+    service.start_ready()
+    assert len(source_of(service, 2)) == 2
+    name = getattr(service.settings.topics, which)
+    admin = AdminClient({"bootstrap.servers": service.settings.kafka.bootstrap_servers})
+    admin.delete_topics([name])[name].result()
+    if which == "predictions":
+        produce(service.settings, records(2))
+    assert service.wait(150) == 78
+    assert "prototide topics create" in service.last_line()
 
 
 def test_train_trimmed_beyond_what_the_replay_needs(service: Service) -> None:
@@ -169,6 +184,49 @@ def test_train_trimmed_beyond_what_the_replay_needs(service: Service) -> None:
     trim(service, service.settings.topics.train, 5)
     assert service.start().wait() == 78
     assert re.search("begins at offset 5.*retention", service.last_line())
+
+
+def test_retention_passes_the_position_of_a_service_that_was_paused(service: Service) -> None:
+    produce(service.settings, records(6))
+    service.start_ready()
+    assert len(source_of(service, 6)) == 6
+    service.send_signal(signal.SIGSTOP)
+    produce(service.settings, records(40))
+    trim(service, service.settings.topics.train, 20)
+    service.send_signal(signal.SIGCONT)
+    assert service.wait(60) == 78
+    assert re.search("retention passed the model's position.*--fresh", service.last_line())
+
+
+def test_a_journal_trimmed_beyond_what_the_checkpoint_includes(service: Service) -> None:
+    service.overrides.append("checkpoint.interval_s=1000")
+    service.start_ready()  # a checkpoint of the new model
+    produce(service.settings, records(20))
+    assert len(source_of(service, 20)) == 20
+    service.kill()
+    trim(service, service.settings.topics.journal, 3)
+    assert service.start().wait() == 78
+    assert re.search("journal .* begins at offset 3.*the steps between are lost.*--fresh", service.last_line())
+
+
+def test_somebody_elses_transaction_hangs_in_the_journal(service: Service) -> None:
+    service.start_ready()
+    assert service.terminate() == 0
+    foreign = Producer(
+        {
+            "bootstrap.servers": service.settings.kafka.bootstrap_servers,
+            "transactional.id": f"foreign-{service.group}",
+            "transaction.timeout.ms": 600_000,
+        }
+    )
+    foreign.init_transactions(30)
+    foreign.begin_transaction()
+    foreign.produce(service.settings.topics.journal, b"not ours")
+    foreign.flush(10)
+    assert service.start().wait() == 75
+    assert re.search("open transaction of somebody else.*start again", service.last_line())
+    foreign.abort_transaction(10)
+    assert service.start_ready().terminate() == 0
 
 
 def test_a_journal_whose_first_records_are_gone(service: Service) -> None:
