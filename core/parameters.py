@@ -13,6 +13,9 @@ from prototide.core.labels import Label
 from prototide.core.novelty import DEFAULT_QUANTILE
 
 MERGE_DISTANCE = 0.02  # of maintenance, when merge_threshold is None
+TAU = 2.0  # weight of the cosine in the score,
+TAU_BESIDE_PMI, PMI = 1.1, 0.25  # and where mutual information takes part; its weight
+NOISE_ADAPT, NOISE_ADAPT_FORGETTING = 2.0, 0.5  # after a drift large losses are no noise
 LINEAR_WIDTH = SOFTMAX_WIDTH = 0.1  # of the responsibilities, in cosine
 MOST_NOVELTY = 0.5  # share of the rows of known classes that are called unknown
 MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
@@ -95,6 +98,7 @@ def rule_of(parameters: Mapping[str, Any]) -> Rule:
     p = parameters
     kernel = HARD if not p["soft"] else LINEAR if p["soft_type"] == "linear" else SOFTMAX
     merge = p["merge_threshold"]
+    informed = p["distance"] == "cosine" and p["lambda_penalty"] > 0
     return Rule(
         idf=bool(p["idf"]) and p["distance"] == "cosine",
         correction=10.0 * p["lambda_penalty"],
@@ -110,6 +114,9 @@ def rule_of(parameters: Mapping[str, Any]) -> Rule:
         update_rows=0 if p["update_rows"] == "auto" else int(p["update_rows"]),
         forget_classes=bool(p["forget_classes"]),
         memory_budget=int(p["memory_budget_bytes"] or 0),
+        tau=TAU_BESIDE_PMI if informed else TAU,
+        pmi=PMI if informed else 0.0,
+        noise_adapt=NOISE_ADAPT if p["half_life"] is None else NOISE_ADAPT_FORGETTING,
     )
 
 

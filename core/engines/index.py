@@ -1,7 +1,7 @@
 """The prototypes' entries, by feature: posting lists of the rare features, dense rows of the hot ones.
 
-    rare feature j:  (slot, M, R) for every prototype that has an entry there, slots ascending, in one pool
-    hot feature h:   M[slot], R[slot] for every slot, cut into tiles of `TILE` slots: hot_M[tile, h, slot in the tile]
+    rare feature j:  (slot, M, R, pmi) for every prototype that has an entry there, slots ascending, in one pool
+    hot feature h:   M[slot], R[slot], pmi[slot] for every slot, cut into tiles of `TILE` slots: hot_M[tile, h, slot in the tile]
 
 A group's changes come as operations (row t, slot p, m, r): M_p += m x_t, R_p += r mu x_t. They go by feature, so that
  each list is changed by one thread, in one pass: `group_items` -> `plan` -> room in the pool -> `apply`. Sums are
@@ -16,13 +16,14 @@ import numpy as np
 from numba import njit, prange
 
 from prototide.core.engines.budget import bucket
+from prototide.core.engines.postings import pmi_of
 from prototide.core.engines.tables import Flags, Floats, Ints, Longs, Pool, Reals, Rows
 
 TILE = 256
 
 
 class Index(NamedTuple):
-    """Entries by feature. The arrays of R are empty in a model without corrections."""
+    """Entries by feature. The arrays of R are empty in a model without corrections, those of pmi without its weight."""
 
     start: Longs  # (features,) where the list begins in the pool
     length: Ints  # (features,) entries, 0 for hot features
@@ -33,6 +34,8 @@ class Index(NamedTuple):
     R: Floats  # (pool,) or (0,)
     hot_M: Floats  # (tiles, hot features, TILE)
     hot_R: Floats  # the same, or (0, 0, TILE)
+    pmi: Floats  # (pool,) how much of R is mutual information; (0,) in a model without
+    hot_pmi: Floats  # like hot_R
 
 
 class Operations(NamedTuple):
@@ -130,17 +133,20 @@ def apply(
     rate: Reals,
     missing: Ints,
     moved: Longs,
-    change: Reals,
+    mass: Reals,
+    total: Reals,
+    scalars: Reals,
+    weight: float,
 ) -> None:
-    """Makes the entries that are missing and applies all items.
+    """Makes the entries that are missing and applies all items, then renews the mutual information of what attracted.
 
-    ``moved``: (touched,) new place of a list that has no room, else -1. ``change``: (items,) what each item adds to
-    |M_slot|^2, or empty.
+    ``moved``: (touched,) new place of a list that has no room, else -1. ``mass``: (slots,) mass of active prototypes,
+    0 for others. ``total``: of each feature. ``weight``: of the mutual information, 0: none.
     """
     for k in prange(
         items.feature.size
     ):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
-        _apply_feature(index, items, operations, rows, rate, k, missing[k], moved[k], change)
+        _apply_feature(index, items, operations, rows, rate, k, missing[k], moved[k], mass, total, scalars, weight)
 
 
 @njit(cache=True)
@@ -153,37 +159,57 @@ def _apply_feature(
     k: int,
     missing: int,
     moved: int,
-    change: Reals,
+    mass: Reals,
+    total: Reals,
+    scalars: Reals,
+    weight: float,
 ) -> None:
     corrected = index.R.size > 0
     j = items.feature[k]
     h = index.hot[j]
     if h < 0 and missing > 0:
-        _make_entries(index, items, operations, k, missing, moved, corrected)
+        _make_entries(index, items, operations, k, missing, moved)
     at, end = index.start[j], index.start[j] + index.length[j]
+    attracted = False
     for i in range(items.first[k], items.first[k + 1]):
         o = items.operation[i]
         p, x = operations.slot[o], rows.x[items.entry[i]]
         add = operations.m[o] * x
         if h >= 0:
-            old = index.hot_M[p // TILE, h, p % TILE]
-            index.hot_M[p // TILE, h, p % TILE] = old + add
+            index.hot_M[p // TILE, h, p % TILE] += add
             if corrected and operations.r[o] != 0:
                 index.hot_R[p // TILE, h, p % TILE] += operations.r[o] * rate[items.entry[i]] * x
         else:
             at = lower_bound(index.slot, at, end, p)
-            old = index.M[at]
-            index.M[at] = old + add
+            index.M[at] += add
             if corrected and operations.r[o] != 0:
                 index.R[at] += operations.r[o] * rate[items.entry[i]] * x
-        if change.size > 0:
-            change[i] = add * (2 * old + add)
+        attracted |= operations.m[o] != 0
+        if i + 1 < items.first[k + 1] and operations.slot[items.operation[i + 1]] == p:
+            continue
+        if attracted and weight > 0 and mass[p] > 0:
+            if h >= 0:
+                before, M = index.hot_pmi[p // TILE, h, p % TILE], index.hot_M[p // TILE, h, p % TILE]
+                index.hot_pmi[p // TILE, h, p % TILE] = pmi_of(M, total[j], mass[p], scalars, weight)
+                index.hot_R[p // TILE, h, p % TILE] += index.hot_pmi[p // TILE, h, p % TILE] - before
+            else:
+                before = index.pmi[at]
+                index.pmi[at] = pmi_of(index.M[at], total[j], mass[p], scalars, weight)
+                index.R[at] += index.pmi[at] - before
+        attracted = False
 
 
 @njit(cache=True)
-def _make_entries(
-    index: Index, items: Items, operations: Operations, k: int, missing: int, moved: int, corrected: bool
-) -> None:
+def _copy_entry(index: Index, source: int, target: int) -> None:
+    index.slot[target], index.M[target] = index.slot[source], index.M[source]
+    if index.R.size > 0:
+        index.R[target] = index.R[source]
+    if index.pmi.size > 0:
+        index.pmi[target] = index.pmi[source]
+
+
+@njit(cache=True)
+def _make_entries(index: Index, items: Items, operations: Operations, k: int, missing: int, moved: int) -> None:
     """Zero entries for the slots that feature k's items need, merged from the back so that it works in place."""
     j = items.feature[k]
     start, length = index.start[j], index.length[j]
@@ -197,21 +223,19 @@ def _make_entries(
             continue
         before = p
         while source >= start and index.slot[source] > p:
-            index.slot[target], index.M[target] = index.slot[source], index.M[source]
-            if corrected:
-                index.R[target] = index.R[source]
+            _copy_entry(index, source, target)
             source -= 1
             target -= 1
         if source < start or index.slot[source] != p:
             index.slot[target], index.M[target] = p, 0
-            if corrected:
+            if index.R.size > 0:
                 index.R[target] = 0
+            if index.pmi.size > 0:
+                index.pmi[target] = 0
             target -= 1
     if moved >= 0:
         while source >= start:
-            index.slot[target], index.M[target] = index.slot[source], index.M[source]
-            if corrected:
-                index.R[target] = index.R[source]
+            _copy_entry(index, source, target)
             source -= 1
             target -= 1
     index.start[j] = new
@@ -230,10 +254,10 @@ def count_flagged(index: Index, flag: Flags) -> Ints:
 
 @njit(cache=True, parallel=True)
 def collect(
-    index: Index, flag: Flags, first: Longs, used: int, feature: Ints, slot: Ints, M: Floats, R: Floats
+    index: Index, flag: Flags, first: Longs, used: int, feature: Ints, slot: Ints, M: Floats, R: Floats, pmi: Floats
 ) -> None:
-    """Copies the entries of flagged slots: feature j's to positions first[j].. of the four arrays."""
-    corrected = index.R.size > 0
+    """Copies the entries of flagged slots: feature j's to positions first[j].. of the five arrays."""
+    corrected, informed = index.R.size > 0, index.pmi.size > 0
     for j in prange(index.start.size):
         at = first[j]
         h = index.hot[j]
@@ -242,12 +266,14 @@ def collect(
                 if flag[p]:
                     feature[at], slot[at], M[at] = j, p, index.hot_M[p // TILE, h, p % TILE]
                     R[at] = index.hot_R[p // TILE, h, p % TILE] if corrected else 0
+                    pmi[at] = index.hot_pmi[p // TILE, h, p % TILE] if informed else 0
                     at += 1
         else:
             for i in range(index.start[j], index.start[j] + index.length[j]):
                 if flag[index.slot[i]]:
                     feature[at], slot[at], M[at] = j, index.slot[i], index.M[i]
                     R[at] = index.R[i] if corrected else 0
+                    pmi[at] = index.pmi[i] if informed else 0
                     at += 1
 
 
@@ -315,6 +341,8 @@ def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, kept:
                     index.hot_M[p // TILE, h, p % TILE] = 0
                     if corrected:
                         index.hot_R[p // TILE, h, p % TILE] = 0
+                    if index.pmi.size > 0:
+                        index.hot_pmi[p // TILE, h, p % TILE] = 0
             continue
         left = index.start[j]
         for i in range(index.start[j], index.start[j] + index.length[j]):
@@ -324,9 +352,7 @@ def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, kept:
                 if max(abs(index.M[i]) * scale[p], abs(R) / omega) < least[p]:
                     continue
                 kept[s, p] += float(index.M[i]) * float(index.M[i])
-            index.slot[left], index.M[left] = p, index.M[i]
-            if corrected:
-                index.R[left] = index.R[i]
+            _copy_entry(index, i, left)
             left += 1
         index.length[j] = left - index.start[j]
 
@@ -354,6 +380,8 @@ def _heat_feature(index: Index, j: int, h: int) -> None:
         index.hot_M[p // TILE, h, p % TILE] = index.M[i]
         if corrected:
             index.hot_R[p // TILE, h, p % TILE] = index.R[i]
+        if index.pmi.size > 0:
+            index.hot_pmi[p // TILE, h, p % TILE] = index.pmi[i]
     index.hot[j], index.length[j], index.room[j] = h, 0, 0
 
 
@@ -383,6 +411,8 @@ def cool(index: Index, features: Ints, start: Longs) -> None:
                     index.slot[at], index.M[at] = tile * TILE + q, M
                     if corrected:
                         index.R[at] = R
+                    if index.pmi.size > 0:
+                        index.pmi[at] = index.hot_pmi[tile, h, q]
                     at += 1
         index.hot[j], index.start[j], index.length[j] = -1, start[k], at - start[k]
 
@@ -392,12 +422,13 @@ def packed_room(length: Ints) -> Longs:
     return length.astype(np.int64) + length // 8 + (length > 0)
 
 
-def empty_index(features: int, corrected: bool, dtype: type[np.floating[Any]]) -> Index:
-    """No entry; R only in models with corrections."""
+def empty_index(features: int, corrected: bool, informed: bool, dtype: type[np.floating[Any]]) -> Index:
+    """No entry; R only in models with corrections, pmi only in models that use it."""
     pool = 4096
     return Index(
         np.zeros(features, np.int64), np.zeros(features, np.int32), np.zeros(features, np.int32), np.full(features,
         -1, np.int32),
         np.empty(pool, np.int32), np.empty(pool, dtype), np.empty(pool if corrected else 0, dtype),
         np.zeros((0, 0, TILE), dtype), np.zeros((0, 0, TILE), dtype),
+        np.empty(pool if informed else 0, dtype), np.zeros((0, 0, TILE), dtype),
     )  # fmt: skip

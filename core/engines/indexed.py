@@ -8,8 +8,8 @@ Results do not depend on the number of threads, and equal those of the plain eng
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -54,7 +54,7 @@ class IndexedEngine(PlainEngine):
     def __init__(self, rule: Rule, dtype: type[np.floating[Any]]) -> None:
         super().__init__(rule, dtype)
         self._dtype = dtype
-        self._index = empty_index(0, rule.correction > 0, dtype)
+        self._index = empty_index(0, rule.correction > 0, rule.pmi > 0, dtype)
         self._pool_end = 0
         self._hot_rows = 0
         self._rank = np.zeros(0, np.int32)  # of each slot among its class's prototypes
@@ -124,8 +124,8 @@ class IndexedEngine(PlainEngine):
             yield first, last, M, R
 
     def _lists(self) -> tuple[NDArray[Any], ...]:
-        """The index without the room of its lists."""
-        return *self._index[:2], *self._index[3:]
+        """What scores: the index without the room of its lists and the mutual information."""
+        return *self._index[:2], *self._index[3:9]
 
     def _classes_of(self, used: int) -> Ints:
         """Class of each slot, -1 unless its prototype is active."""
@@ -205,6 +205,10 @@ class IndexedEngine(PlainEngine):
             self._count = np.zeros(self.n_features, np.int32)
         if self.rule.correction > 0 and self._index.R.size == 0:
             self._index = self._index._replace(R=np.zeros_like(self._index.M), hot_R=np.zeros_like(self._index.hot_M))
+        if self.rule.pmi > 0 and self._index.pmi.size == 0:
+            self._index = self._index._replace(
+                pmi=np.zeros_like(self._index.M), hot_pmi=np.zeros_like(self._index.hot_M)
+            )
         wanted = np.maximum(self._dots_size_wanted(), 0)
         if wanted.size != self._dots_size.size or (wanted > self._dots_size).any():
             self._lay_out_dots(wanted)
@@ -252,9 +256,15 @@ class IndexedEngine(PlainEngine):
             new[: have[0], : have[1]] = old
             return new
 
-        corrected = self._index.R.size > 0
-        hot_R = larger(self._index.hot_R) if corrected else self._index.hot_R
-        self._index = self._index._replace(hot_M=larger(self._index.hot_M), hot_R=hot_R)
+        self._replace_hot(larger)
+
+    def _replace_hot(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        index = self._index
+        self._index = index._replace(
+            hot_M=change(index.hot_M),
+            hot_R=change(index.hot_R) if index.R.size else index.hot_R,
+            hot_pmi=change(index.hot_pmi) if index.pmi.size else index.hot_pmi,
+        )
 
     def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
         """Makes each row a prototype of its class."""
@@ -318,12 +328,12 @@ class IndexedEngine(PlainEngine):
         born = settling.settle(own_class, decided, self._slots, self._rank, self._classes, self._counters)
         heirs = np.full(rows.count, -1, np.int32)
         operations = settling.operations_of(decided, born, self._slots, order, first, heirs)
-        self._inherit(decided, born, heirs)
-        self._change(unit, rate, operations)
         settling.finish_shared(
             unit, own_class, weight, decided, frozen, self._slots, self._classes, self._features, self._scalars,
             self.rule, trial_id,
         )  # fmt: skip
+        self._inherit(decided, born, heirs)
+        self._change(unit, rate, operations, self.rule.pmi)
         self._touched[present] = True
         attracted = operations.m != 0
         trace = Trace(
@@ -343,12 +353,16 @@ class IndexedEngine(PlainEngine):
         target = _slots_of(decided.promoted[rows], born)
         alive = self._slots.kind[target] != deciding.DEAD
         source, target = heirs[rows][alive], target[alive]
-        feature, slot, _, R = self._entries_of(np.unique(source))
-        lengths = [np.flatnonzero((slot == s) & (R != 0)) for s in source]
-        self._add(feature, [(at, p, R[at]) for at, p in zip(lengths, target, strict=True)], to_R=True)
+        feature, slot, _, R, pmi = self._entries_of(np.unique(source))
+        held = [np.flatnonzero((slot == s) & ((R != 0) | (pmi != 0))) for s in source]
+        self._add(feature, [(at, p, R[at]) for at, p in zip(held, target, strict=True)], "R")
+        if self._index.pmi.size:
+            self._add(feature, [(at, p, pmi[at]) for at, p in zip(held, target, strict=True)], "pmi")
 
-    def _add(self, feature: Ints, changes: list[tuple[Longs, int, NDArray[Any]]], *, to_R: bool) -> None:
-        """Adds values to single slots: (positions in ``feature``, slot, values) each."""
+    def _add(
+        self, feature: Ints, changes: list[tuple[Longs, int, NDArray[Any]]], onto: Literal["M", "R", "pmi"]
+    ) -> None:
+        """Adds values to single slots: (positions in ``feature``, slot, values) each. pmi: where there are entries."""
         if not changes:
             return
         indptr = np.append(0, np.cumsum([at.size for at, _, _ in changes]))
@@ -357,11 +371,17 @@ class IndexedEngine(PlainEngine):
         slot = np.array([p for _, p, _ in changes], np.int32)
         order = np.argsort(slot, kind="stable")
         one, zero = np.ones(slot.size), np.zeros(slot.size)
-        operations = Operations(order.astype(np.int32), slot[order], zero if to_R else one, one if to_R else zero)
+        to_M, to_R = (one, zero) if onto == "M" else (zero, one)
+        operations = Operations(order.astype(np.int32), slot[order], to_M, to_R)
+        index = self._index
+        if onto == "pmi":
+            self._index = index._replace(R=index.pmi, hot_R=index.hot_pmi)
         self._change(rows, np.ones(indices.size), operations)
+        if onto == "pmi":
+            self._index = self._index._replace(R=index.R, hot_R=index.hot_R)
 
-    def _change(self, rows: Rows, rate: Reals, operations: Operations) -> None:
-        """Applies operations to the entries, making room where they need it."""
+    def _change(self, rows: Rows, rate: Reals, operations: Operations, pmi: float = 0.0) -> None:
+        """Applies operations to the entries, making room where they need it. ``pmi``: its weight, 0: leave it."""
         if not operations.row.size:
             return
         items = entries.group_items(rows, operations, self._count, self.n_features)
@@ -374,7 +394,10 @@ class IndexedEngine(PlainEngine):
         self._pool_end += int(room.sum())
         self._reserve_pool(self._pool_end)
         self._index.room[items.feature[tight]] = room
-        entries.apply(self._index, items, operations, rows, rate, missing, moved, np.zeros(0))
+        mass = np.where(self._slots.kind == ACTIVE, self._slots.mass, 0.0)
+        entries.apply(
+            self._index, items, operations, rows, rate, missing, moved, mass, self._features.total, self._scalars, pmi
+        )
         self._hot_stale[operations.slot] = True
 
     def _reserve_pool(self, size: int) -> None:
@@ -382,7 +405,7 @@ class IndexedEngine(PlainEngine):
         if size <= have:
             return
         size += size // 8
-        for array in (self._index.slot, self._index.M, self._index.R):
+        for array in (self._index.slot, self._index.M, self._index.R, self._index.pmi):
             if array.size or array is self._index.slot:
                 array.resize(size, refcheck=False)  # realloc: no second copy of a large pool
 
@@ -489,22 +512,26 @@ class IndexedEngine(PlainEngine):
         if not absorbed:
             return
         involved = [*absorbed, *(b for others in absorbed.values() for b, _ in others)]
-        feature, slot, M, R = self._entries_of(np.array(involved))
+        feature, slot, M, R, pmi = self._entries_of(np.array(involved))
         by_slot = np.argsort(slot, kind="stable")
         bounds = np.searchsorted(slot[by_slot], np.arange(self._slots.kind.size + 1))
-        centres, corrections = [], []
+        centres, corrections, information = [], [], []
         for a, others in absorbed.items():
             weight = 1.0  # of R_a as it was
             for b, share in reversed(others):
                 at = by_slot[bounds[b] : bounds[b + 1]]
                 centres.append((at, a, M[at]))
                 corrections.append((at, a, weight * (1 - share) * R[at]))
+                information.append((at, a, weight * (1 - share) * pmi[at]))
                 weight *= share
             at = by_slot[bounds[a] : bounds[a + 1]]
             corrections.append((at, a, (weight - 1) * R[at]))
-        self._add(feature, centres, to_R=False)
+            information.append((at, a, (weight - 1) * pmi[at]))
+        self._add(feature, centres, "M")
         if self._index.R.size:
-            self._add(feature, corrections, to_R=True)
+            self._add(feature, corrections, "R")
+        if self._index.pmi.size:
+            self._add(feature, information, "pmi")
 
     def _merge_class(self, c: int, threshold: float) -> dict[int, list[tuple[int, float]]]:
         """Decides which prototypes of a class join, in all but their entries: a -> (b, a's share of the mass) each."""
@@ -531,8 +558,8 @@ class IndexedEngine(PlainEngine):
                 self._counters[MERGED] += 1
         return absorbed
 
-    def _entries_of(self, which: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any], NDArray[Any]]:
-        """(features ascending, slots, M, R) of all entries of some slots."""
+    def _entries_of(self, which: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """(features ascending, slots, M, R, pmi) of all entries of some slots."""
         flag = np.zeros(self._slots.kind.size, np.bool_)
         flag[which] = True
         count = entries.count_flagged(self._index, flag)
@@ -542,6 +569,7 @@ class IndexedEngine(PlainEngine):
         found = (
             np.empty(total, np.int32),
             np.empty(total, np.int32),
+            np.empty(total, self._dtype),
             np.empty(total, self._dtype),
             np.empty(total, self._dtype),
         )
@@ -573,7 +601,7 @@ class IndexedEngine(PlainEngine):
         start = np.cumsum(room) - room
         end = int(room.sum())
         moved = {}
-        for name in ("slot", "M", "R"):
+        for name in ("slot", "M", "R", "pmi"):
             old = getattr(self._index, name)
             if old.size or name == "slot":
                 moved[name] = np.empty(end + end // 8 + 4096, old.dtype)
@@ -597,7 +625,7 @@ class IndexedEngine(PlainEngine):
         return 1.125 * self._listed_bytes()
 
     def _listed_bytes(self) -> int:
-        return 4 + self._index.M.itemsize * (2 if self._index.R.size else 1)
+        return 4 + self._index.M.itemsize * (1 + (self._index.R.size > 0) + (self._index.pmi.size > 0))
 
     def _hot_row_bytes(self) -> int:
         return -(-self._used() // TILE) * TILE * (self._listed_bytes() - 4)
@@ -617,8 +645,7 @@ class IndexedEngine(PlainEngine):
         self._index.room[hot[cold]] = room
         rows = self._index.hot[hot[~cold]]
         self._index.hot[hot[~cold]] = np.arange(rows.size)
-        hot_R = self._index.hot_R.take(rows, axis=1) if self._index.R.size else self._index.hot_R
-        self._index = self._index._replace(hot_M=self._index.hot_M.take(rows, axis=1), hot_R=hot_R)
+        self._replace_hot(lambda hot: hot.take(rows, axis=1))
         self._hot_rows = rows.size
         self._hot_stale[:] = True
 
@@ -648,21 +675,21 @@ class IndexedEngine(PlainEngine):
         """Gives back what is held in reserve."""
         self._compact()
         used = self._hot_rows
-        hot_R = self._index.hot_R[:, :used].copy() if self._index.R.size else self._index.hot_R
-        self._index = self._index._replace(hot_M=self._index.hot_M[:, :used].copy(), hot_R=hot_R)
+        self._replace_hot(lambda hot: hot[:, :used].copy())
 
     # --- state ---
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The whole model as named arrays, copies: the plain engine's, and what only this one keeps (``index.*``)."""
         used = self._used()
-        feature, slot, M, R = self._entries_of(np.flatnonzero(self._slots.kind[:used] % deciding.DEAD))
+        feature, slot, M, R, pmi = self._entries_of(np.flatnonzero(self._slots.kind[:used] % deciding.DEAD))
         kept = (M != 0) | (R != 0)
         arrays = self._tables_state(used) | {
             "entry.count": np.bincount(feature[kept], minlength=self.n_features).astype(np.int32),
             "entry.slot": slot[kept],
             "entry.centre": M[kept],
             "entry.correction": R[kept],
+            "entry.pmi": pmi[kept],
         }
         return arrays | {
             "index.hot": np.flatnonzero(self._index.hot >= 0),
@@ -676,7 +703,8 @@ class IndexedEngine(PlainEngine):
         self._restore_tables(arrays)
         slots, features = self._slots.kind.size, self.n_features
         corrected = self.rule.correction > 0 or bool(arrays["entry.correction"].any())
-        self._index = empty_index(features, corrected, self._dtype)
+        informed = self.rule.pmi > 0 or bool(arrays["entry.pmi"].any())
+        self._index = empty_index(features, corrected, informed, self._dtype)
         self._count = np.zeros(features, np.int32)
         count = arrays["entry.count"]
         self._index.length[:] = self._index.room[:] = count
@@ -687,6 +715,8 @@ class IndexedEngine(PlainEngine):
         self._index.M[: self._pool_end] = arrays["entry.centre"]
         if self._index.R.size:
             self._index.R[: self._pool_end] = arrays["entry.correction"]
+        if self._index.pmi.size:
+            self._index.pmi[: self._pool_end] = arrays["entry.pmi"]
         self._hot_norm, self._hot_stale = np.zeros(slots, np.float32), np.ones(slots, np.bool_)
         self._hot_rows = 0
         if "index.rank" in arrays:
@@ -704,7 +734,7 @@ class IndexedEngine(PlainEngine):
             self._heat()
 
     def _entries(self, slot: int) -> tuple[Ints, Reals, Reals]:
-        feature, _, M, R = self._entries_of(np.array([slot]))
+        feature, _, M, R, _ = self._entries_of(np.array([slot]))
         kept = (M != 0) | (R != 0)
         return feature[kept], M[kept].astype(np.float64), R[kept].astype(np.float64)
 
@@ -718,7 +748,7 @@ class IndexedEngine(PlainEngine):
         several = alive[np.bincount(c, minlength=self._classes.active.size)[c] > 1]
         if not several.size:
             return
-        feature, slot, M, _ = self._entries_of(several)
+        feature, slot, M, _, _ = self._entries_of(several)
         matrix = sp.csr_matrix((M.astype(np.float64), (slot, feature)), shape=(slots.kind.size, self.n_features))
         for klass in np.unique(slots.cls[several]).tolist():
             chain = self._chain(klass)

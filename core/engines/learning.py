@@ -17,6 +17,7 @@ from prototide.core.engines.postings import (
     find,
     gather,
     insert,
+    pmi_of,
     products,
 )  # fmt: skip
 from prototide.core.engines.tables import (
@@ -96,14 +97,21 @@ def _responsibility(difference: float, kernel: int, width: float) -> float:
 @njit(cache=True)
 def _copy_correction(postings: Postings, holdings: Holdings, source: int, target: int) -> tuple[Postings, Holdings]:
     """R_target <- R_source (target has none yet)."""
-    features, _, R = gather(postings, holdings, source)
+    features, _, R, pmi = gather(postings, holdings, source)
     for i in range(features.size):
         if R[i] != 0:
             at = find(postings, features[i], target)
             if at < 0:
                 postings, holdings, at = insert(postings, holdings, features[i], target, -1 - at)
-            postings.R[at] = R[i]
+            postings.R[at], postings.pmi[at] = R[i], pmi[i]
     return postings, holdings
+
+
+@njit(cache=True)
+def _note(trace: Trace, t: int, p: int, weight: float) -> None:
+    i = trace.end[0]
+    trace.row[i], trace.slot[i], trace.weight[i] = t, p, weight
+    trace.end[0] = i + 1
 
 
 @njit(cache=True, error_model="numpy")
@@ -183,6 +191,7 @@ def learn_rows(
                         postings, holdings, change = add_to_centre(postings, holdings, ix, x, power, p)
                         slots.square[p] += change
                         slots.mass[p] += power
+                        _note(trace, t, p, power)
                     gain = classes.saved[y] - classes.stolen[y]
                     if gain >= rule.grow_gain and gain >= rule.grow_z * np.sqrt(classes.saved[y] + classes.stolen[y]):
                         slots.kind[p] = ACTIVE
@@ -206,6 +215,7 @@ def learn_rows(
                         postings, holdings, change = add_to_centre(postings, holdings, ix, x, power, p)
                         slots.square[p] += change
                         slots.mass[p] += power
+                        _note(trace, t, p, power)
                         classes.trial[y] = p
                         classes.saved[y] = classes.stolen[y] = classes.age[y] = 0
         # 4. attract: the K-means step, shared by closeness to the best own prototype
@@ -222,9 +232,7 @@ def learn_rows(
                     postings, holdings, change = add_to_centre(postings, holdings, ix, x, power * share, p)
                     slots.square[p] += change
                     slots.mass[p] += power * share
-                    i = trace.end[0]
-                    trace.row[i], trace.slot[i], trace.weight[i] = t, p, power * share
-                    trace.end[0] = i + 1
+                    _note(trace, t, p, power * share)
             p = slots.next[p]
         if rule.correction == 0:
             continue
@@ -300,6 +308,8 @@ def finish_group(
         for i in range(rows.indptr[t], rows.indptr[t + 1]):
             j = rows.indices[i]
             features.violation[j] += omega * weight[t] * hits * rows.x[i] * rows.x[i]
+            if rule.pmi > 0:
+                features.total[j] += omega * weight[t] * abs(rows.x[i])
             if rule.idf:
                 features.document_frequency[j] += omega * weight[t]
         scalars[LOSS_ROWS] += omega
@@ -307,6 +317,25 @@ def finish_group(
         if loss[t] >= 0:
             scalars[MEAN_LOSS] += (loss[t] * loss[t] - scalars[MEAN_LOSS]) * max(0.001, omega / scalars[LOSS_ROWS])
     return postings, holdings
+
+
+@njit(cache=True)
+def refresh_pmi(
+    rows: Rows, trace: Trace, postings: Postings, slots: Slots, features: Features, scalars: Reals, weight: float
+) -> None:
+    """The mutual information, anew, of every entry that an active prototype attracted in the group; R follows."""
+    for k in range(trace.end[0]):
+        p, t = trace.slot[k], trace.row[k]
+        if slots.kind[p] != ACTIVE:
+            continue
+        for i in range(rows.indptr[t], rows.indptr[t + 1]):
+            j = rows.indices[i]
+            at = find(postings, j, p)
+            if at < 0:
+                continue  # attracted by a trial that is gone
+            before = postings.pmi[at]
+            postings.pmi[at] = pmi_of(postings.M[at], features.total[j], slots.mass[p], scalars, weight)
+            postings.R[at] += postings.pmi[at] - before
 
 
 @njit(cache=True)

@@ -34,10 +34,12 @@ def rescale(postings: Postings, slots: Slots, features: Features, scalars: Reals
         for i in range(postings.start[j], postings.start[j] + postings.length[j]):
             postings.M[i] /= omega
             postings.R[i] /= omega
+            postings.pmi[i] /= omega
     slots.mass[:] /= omega
     slots.square[:] /= omega * omega
     features.document_frequency[:] /= omega
     features.violation[:] /= omega
+    features.total[:] /= omega
     scalars[ROWS] /= omega
     scalars[LOSS_ROWS] /= omega
     scalars[OMEGA] = 1.0
@@ -76,7 +78,7 @@ def pair_distances(postings: Postings, holdings: Holdings, slots: Slots, classes
         a = classes.first[c]
         while a >= 0:
             if slots.kind[a] == ACTIVE:
-                features, M, _ = gather(postings, holdings, a)
+                features, M, _, _ = gather(postings, holdings, a)
                 dense[features] = M
                 p = slots.next[a]
                 while p >= 0:
@@ -93,7 +95,7 @@ def pair_distances(postings: Postings, holdings: Holdings, slots: Slots, classes
 @njit(cache=True, error_model="numpy")
 def _distance(dense: Reals, postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) -> float:
     """1 - cosine; ``dense`` holds M_a."""
-    features, M, _ = gather(postings, holdings, p)
+    features, M, _, _ = gather(postings, holdings, p)
     dot = 0.0
     for i in range(features.size):
         dot += dense[features[i]] * M[i]
@@ -118,7 +120,7 @@ def merge(
         a = classes.first[c]
         while a >= 0:
             if slots.kind[a] == ACTIVE:
-                features, M, _ = gather(postings, holdings, a)
+                features, M, _, _ = gather(postings, holdings, a)
                 dense[features] = M
                 p = slots.next[a]
                 while p >= 0:
@@ -129,7 +131,7 @@ def merge(
                         vacate(postings, holdings, slots, classes, p)
                         classes.active[c] -= 1
                         counters[MERGED] += 1
-                        features, M, _ = gather(postings, holdings, a)
+                        features, M, _, _ = gather(postings, holdings, a)
                         dense[features] = M
                     p = after
                 dense[features] = 0
@@ -140,16 +142,19 @@ def merge(
 @njit(cache=True, error_model="numpy")
 def _join(postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) -> tuple[Postings, Holdings]:
     share = slots.mass[a] / (slots.mass[a] + slots.mass[p])
-    features, _, _ = gather(postings, holdings, a)
+    features, _, _, _ = gather(postings, holdings, a)
     for i in range(features.size):
-        postings.R[find(postings, features[i], a)] *= share
-    features, M, R = gather(postings, holdings, p)
+        at = find(postings, features[i], a)
+        postings.R[at] *= share
+        postings.pmi[at] *= share
+    features, M, R, pmi = gather(postings, holdings, p)
     for i in range(features.size):
         at = find(postings, features[i], a)
         if at < 0:
             postings, holdings, at = insert(postings, holdings, features[i], a, -1 - at)
         postings.M[at] += M[i]
         postings.R[at] += (1 - share) * R[i]
+        postings.pmi[at] += (1 - share) * pmi[i]
     slots.mass[a] += slots.mass[p]
     slots.square[a] = square_norm(postings, holdings, a)
     return postings, holdings
@@ -158,7 +163,7 @@ def _join(postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) 
 @njit(cache=True)
 def square_norm(postings: Postings, holdings: Holdings, p: int) -> float:
     """|M_p|^2 from its entries."""
-    _, M, _ = gather(postings, holdings, p)
+    _, M, _, _ = gather(postings, holdings, p)
     total = 0.0
     for i in range(M.size):
         total += float(M[i]) * float(M[i])
@@ -176,7 +181,7 @@ def exact_norms(postings: Postings, holdings: Holdings, slots: Slots, touched: F
 @njit(cache=True, error_model="numpy")
 def parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, p: int) -> Reals:
     """How large each entry of a prototype is in its score; features ascending."""
-    _, M, R = gather(postings, holdings, p)
+    _, M, R, _ = gather(postings, holdings, p)
     scale = tau / np.sqrt(slots.square[p]) if slots.square[p] > 0 else 0.0
     size = np.empty(M.size)
     for i in range(M.size):
@@ -215,7 +220,7 @@ def drop_parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Re
         if slots.kind[p] == FREE or least[p] <= 0:
             continue
         size = parts(postings, holdings, slots, scalars, tau, p)
-        features, _, _ = gather(postings, holdings, p)
+        features, _, _, _ = gather(postings, holdings, p)
         kept, start = 0, holdings.start[p]
         for i in range(features.size):
             if size[i] < least[p]:

@@ -61,6 +61,7 @@ class Journey:
             *_stacked(self.rows), row[order], weight[order], np.append(first, slot.size), n_features
         )
         known = np.append(self.ids, np.full(slots.id.size - self.ids.size, -1))[moved] == slots.id[moved]
+        known &= slots.kind[moved] == ACTIVE
         moved, squares = moved[known], squares[known]
         old, new = np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])
         shift = np.maximum(0.0, (squares - (new - old) ** 2) / (2 * old * new))

@@ -122,7 +122,7 @@ class PlainEngine:
         self._postings, self._holdings = empty_postings(dtype), empty_holdings()
         self._slots = Slots(short, none.astype(np.int8), real, real, none, none, short)
         self._classes = Classes(short, short, none, none, none, none, none, none, short)
-        self._features = Features(real, real)
+        self._features = Features(real, real, real)
         self._scalars = np.array([1.0, 0.0, 1.0, 0.0])
         self._counters = np.zeros(5, np.int64)
         self._touched = np.zeros(0, np.bool_)  # classes that learned since the last maintenance
@@ -180,7 +180,7 @@ class PlainEngine:
         return features, M * (self.rule.tau / length if length > 0 else 0.0), R / self.omega
 
     def _entries(self, slot: int) -> tuple[Ints, Reals, Reals]:
-        features, M, R = gather(self._postings, self._holdings, slot)
+        features, M, R, _ = gather(self._postings, self._holdings, slot)
         return features, M.astype(np.float64), R.astype(np.float64)
 
     def centres(self) -> sp.csr_matrix:
@@ -252,7 +252,7 @@ class PlainEngine:
             self._touched = np.append(self._touched, np.zeros(limits.size - self._touched.size, np.bool_))
         self._classes.limit[:] = limits
         if width > self.n_features:
-            self._features = Features(*grown(self._features, width, (0, 0)))
+            self._features = Features(*grown(self._features, width, (0, 0, 0)))
             self._postings = widened(self._postings, width)
 
     def group_rows(self) -> int:
@@ -351,6 +351,8 @@ class PlainEngine:
             unit, own_class, weight, self._postings, self._holdings, self._slots, self._classes, self._features,
             self._scalars, self.rule, trial_id, stolen, loss, push_slot, push_step,
         )  # fmt: skip
+        if self.rule.pmi > 0:
+            learning.refresh_pmi(unit, trace, self._postings, self._slots, self._features, self._scalars, self.rule.pmi)
         self._touched[own_class[own_class >= 0]] = True
         journey.add(unit, trace)
         return _Probed(winners, scores, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
@@ -447,7 +449,7 @@ class PlainEngine:
     @property
     def packed_bytes(self) -> int:
         """Bytes of the content when nothing but the lists' room is held in reserve."""
-        entry, used = self._postings.slot.itemsize + 2 * self._postings.M.itemsize, self._used()
+        entry, used = self._postings.slot.itemsize + 3 * self._postings.M.itemsize, self._used()
         by_feature = packed_room(self._postings.length).sum() * entry
         by_slot = packed_room(self._holdings.length).sum() * self._holdings.feature.itemsize
         lists = sum(array.nbytes for array in self._postings[:3]) + 16 * used  # and those of the slots
@@ -460,7 +462,7 @@ class PlainEngine:
     @property
     def entry_bytes(self) -> float:
         """Bytes that an entry takes, with its share of the lists' room."""
-        return 1.25 * (self._postings.slot.itemsize + 2 * self._postings.M.itemsize + self._holdings.feature.itemsize)
+        return 1.25 * (self._postings.slot.itemsize + 3 * self._postings.M.itemsize + self._holdings.feature.itemsize)
 
     def pack_hot(self) -> None:
         """This engine keeps nothing for speed."""
@@ -497,6 +499,7 @@ class PlainEngine:
             "entry.slot": postings.slot[inside],
             "entry.centre": postings.M[inside],
             "entry.correction": postings.R[inside],
+            "entry.pmi": postings.pmi[inside],
         }
 
     def _tables_state(self, used: int) -> dict[str, NDArray[Any]]:
@@ -518,7 +521,7 @@ class PlainEngine:
         start = np.cumsum(count, dtype=np.int64) - count
         self._postings = Postings(
             start, count, count.copy(), np.array([slot.size]), slot, np.array(arrays["entry.centre"]),
-            np.array(arrays["entry.correction"])
+            np.array(arrays["entry.correction"]), np.array(arrays["entry.pmi"]),
         )  # fmt: skip
         feature = np.repeat(np.arange(count.size, dtype=np.int32), count)
         self._holdings = holdings_of(slot, feature, kind.size)

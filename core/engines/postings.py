@@ -1,6 +1,6 @@
 """The prototypes' entries, by feature: growing sorted posting lists in one pool.
 
-    feature j:  (slot, M[slot, j], R[slot, j]) for every prototype that has an entry there, slots ascending
+    feature j:  (slot, M[slot, j], R[slot, j], pmi[slot, j]) for every prototype that has an entry there, slots ascending
     slot p:     the features in which it has an entry, in the order in which they came
 
 A row touches the lists of its own features and nothing else: nothing passes over prototypes x features. A list that
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from prototide.core.engines.tables import Floats, Ints, Longs, Pool, Reals
+from prototide.core.engines.tables import OMEGA, ROWS, Floats, Ints, Longs, Pool, Reals
 
 
 class Postings(NamedTuple):
-    """Entries by feature. ``a`` and ``b`` hold M and R of the prototype in ``slot`` at the same position."""
+    """Entries by feature; the last four at the same position."""
 
     start: Longs  # (features,) where the list begins in the pool
     length: Ints  # (features,) entries
@@ -29,7 +29,8 @@ class Postings(NamedTuple):
     end: Longs  # (1,) first free position of the pool
     slot: Ints  # (pool,)
     M: Floats  # (pool,)
-    R: Floats  # (pool,)
+    R: Floats  # (pool,) with the mutual information in it
+    pmi: Floats  # (pool,) how much of R is mutual information
 
 
 class Holdings(NamedTuple):
@@ -47,7 +48,7 @@ def empty_postings(dtype: type[np.floating[Any]]) -> Postings:
     none, pool = np.zeros(0, np.int32), 1024
     return Postings(
         np.zeros(0, np.int64), none, none.copy(), np.zeros(1, np.int64),
-        np.empty(pool, np.int32), np.empty(pool, dtype), np.empty(pool, dtype),
+        np.empty(pool, np.int32), np.empty(pool, dtype), np.empty(pool, dtype), np.empty(pool, dtype),
     )  # fmt: skip
 
 
@@ -81,6 +82,13 @@ def _grown(pool: Pool, size: int) -> Pool:
 
 
 @njit(cache=True)
+def _copy(postings: Postings, source: int, target: int) -> None:
+    """Entry to entry."""
+    postings.slot[target], postings.M[target] = postings.slot[source], postings.M[source]
+    postings.R[target], postings.pmi[target] = postings.R[source], postings.pmi[source]
+
+
+@njit(cache=True)
 def insert(postings: Postings, holdings: Holdings, j: int, p: int, at: int) -> tuple[Postings, Holdings, int]:
     """A zero entry (feature j, slot p) at position ``at`` of feature j's list: (postings, holdings, its position)."""
     start, length = postings.start[j], postings.length[j]
@@ -90,18 +98,19 @@ def insert(postings: Postings, holdings: Holdings, j: int, p: int, at: int) -> t
         if new + room > postings.slot.size:
             postings = Postings(
                 postings.start, postings.length, postings.room, postings.end, _grown(postings.slot, new + room),
-                _grown(postings.M, new + room), _grown(postings.R, new + room),
+                _grown(postings.M, new + room), _grown(postings.R, new + room), _grown(postings.pmi, new + room),
             )  # fmt: skip
         for i in range(length):
             postings.slot[new + i] = postings.slot[start + i]
             postings.M[new + i] = postings.M[start + i]
             postings.R[new + i] = postings.R[start + i]
+            postings.pmi[new + i] = postings.pmi[start + i]
         postings.start[j], postings.room[j], postings.end[0] = new, room, new + room
         at += new - start
         start = new
     for i in range(start + length, at, -1):
-        postings.slot[i], postings.M[i], postings.R[i] = postings.slot[i - 1], postings.M[i - 1], postings.R[i - 1]
-    postings.slot[at], postings.M[at], postings.R[at] = p, 0, 0
+        _copy(postings, i - 1, i)
+    postings.slot[at], postings.M[at], postings.R[at], postings.pmi[at] = p, 0, 0, 0
     postings.length[j] = length + 1
 
     held = holdings.length[p]
@@ -127,7 +136,7 @@ def remove(postings: Postings, j: int, p: int) -> None:
     if at >= 0:
         last = postings.start[j] + postings.length[j] - 1
         for i in range(at, last):
-            postings.slot[i], postings.M[i], postings.R[i] = postings.slot[i + 1], postings.M[i + 1], postings.R[i + 1]
+            _copy(postings, i + 1, i)
         postings.length[j] -= 1
 
 
@@ -170,6 +179,16 @@ def add_to_correction(
 
 
 @njit(cache=True)
+def pmi_of(M: float, total: float, mass: float, scalars: Reals, weight: float) -> float:
+    """How much more of a feature a prototype has than its share of the rows would have, times omega * weight.
+
+    sign(M) log(1 + |M| / (total * mass / N + omega))      total, N: of all rows; mass: rows of the prototype
+    """
+    omega = scalars[OMEGA]
+    return omega * weight * np.sign(M) * np.log1p(abs(M) / (total * mass / scalars[ROWS] + omega))
+
+
+@njit(cache=True)
 def products(postings: Postings, ix: Ints, x: Reals, p: int) -> tuple[float, float]:
     """(M_p . x, R_p . x) of one prototype."""
     centre = correction = 0.0
@@ -182,15 +201,16 @@ def products(postings: Postings, ix: Ints, x: Reals, p: int) -> tuple[float, flo
 
 
 @njit(cache=True)
-def gather(postings: Postings, holdings: Holdings, p: int) -> tuple[Ints, Floats, Floats]:
-    """(features ascending, M, R) of one prototype, copies."""
+def gather(postings: Postings, holdings: Holdings, p: int) -> tuple[Ints, Floats, Floats, Floats]:
+    """(features ascending, M, R, pmi) of one prototype, copies."""
     start = holdings.start[p]
     features = np.sort(holdings.feature[start : start + holdings.length[p]])
     M, R = np.empty(features.size, postings.M.dtype), np.empty(features.size, postings.R.dtype)
+    pmi = np.empty(features.size, postings.pmi.dtype)
     for i in range(features.size):
         at = find(postings, features[i], p)
-        M[i], R[i] = postings.M[at], postings.R[at]
-    return features, M, R
+        M[i], R[i], pmi[i] = postings.M[at], postings.R[at], postings.pmi[at]
+    return features, M, R, pmi
 
 
 @njit(cache=True)
@@ -220,7 +240,8 @@ def compacted(postings: Postings, holdings: Holdings) -> tuple[Postings, Holding
     start, end, slot = _packed(postings.start, postings.length, postings.slot)
     M = _packed(postings.start, postings.length, postings.M)[2]
     R = _packed(postings.start, postings.length, postings.R)[2]
-    by_feature = Postings(start, postings.length, _rooms(start, end), np.array([end], np.int64), slot, M, R)
+    pmi = _packed(postings.start, postings.length, postings.pmi)[2]
+    by_feature = Postings(start, postings.length, _rooms(start, end), np.array([end], np.int64), slot, M, R, pmi)
     start, end, feature = _packed(holdings.start, holdings.length, holdings.feature)
     return by_feature, Holdings(start, holdings.length, _rooms(start, end), np.array([end], np.int64), feature)
 

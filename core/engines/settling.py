@@ -154,6 +154,8 @@ def finish_shared(
             j = rows.indices[i]
             if hits > 0:
                 features.violation[j] += omega * weight[t] * hits * rows.x[i] * rows.x[i]
+            if rule.pmi > 0:
+                features.total[j] += omega * weight[t] * abs(rows.x[i])
             if rule.idf:
                 features.document_frequency[j] += omega * weight[t]
         scalars[LOSS_ROWS] += omega

@@ -42,6 +42,7 @@ class Rule(NamedTuple):
     forget_classes: bool  # prune the last prototype of a class too
     memory_budget: int  # bytes, 0 for none
     tau: float = 2.0  # weight of the cosine in the score
+    pmi: float = 0.0  # weight of the mutual information of prototype and feature
     margin: float = 1.0
     noise: float = 0.5  # keeps a single correction from closing all of a violation
     noise_adapt: float = 2.0  # the same, times the running mean of the squared hinge loss
@@ -86,6 +87,7 @@ class Features(NamedTuple):
 
     document_frequency: Reals  # rows with it, times omega
     violation: Reals  # sum of x_j^2 of rows that violated the margin, times omega
+    total: Reals  # sum of |x_j|, times omega; kept for the mutual information
 
 
 class Rows(NamedTuple):
