@@ -20,7 +20,7 @@ from prototide.core.model import Learned, LearnStats, Model, new_engine
 from prototide.core.parameters import check_parameters
 from prototide.core.rows import CsrRows, canonical_rows
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 _BEGINNING = threading.Lock()
 
 
@@ -28,7 +28,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     """Streaming multi-prototype classifier for sparse rows with many classes.
 
     A class is a set of prototypes; prototype p holds a centre M_p (the sum of the unit rows that it attracted) and a
-    correction R_p (from margin violations). ``score_p(x) = 2 cos(x, M_p) + R_p . x``; a class scores as its best
+    correction R_p (from margin violations). ``score_p(x) = tau cos(x, M_p) + R_p . x``; a class scores as its best
     prototype does; the best class is predicted. New classes and new features are taken in as they come.
 
     Parameters

@@ -1,7 +1,7 @@
 """The prototypes' entries, by feature: posting lists of the rare features, dense rows of the hot ones.
 
     rare feature j:  (slot, M, R, pmi) for every prototype that has an entry there, slots ascending, in one pool
-    hot feature h:   M[slot], R[slot], pmi[slot] for every slot, cut into tiles of `TILE` slots: hot_M[tile, h, slot in the tile]
+    hot feature h:   M, R, pmi of every slot, cut into tiles of `TILE` slots: hot_M[tile, h, slot in the tile]
 
 A group's changes come as operations (row t, slot p, m, r): M_p += m x_t, R_p += r mu x_t. They go by feature, so that
  each list is changed by one thread, in one pass: `group_items` -> `plan` -> room in the pool -> `apply`. Sums are

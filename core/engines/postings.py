@@ -1,6 +1,6 @@
 """The prototypes' entries, by feature: growing sorted posting lists in one pool.
 
-    feature j:  (slot, M[slot, j], R[slot, j], pmi[slot, j]) for every prototype that has an entry there, slots ascending
+    feature j:  (slot, M, R, pmi) for every prototype that has an entry there, slots ascending
     slot p:     the features in which it has an entry, in the order in which they came
 
 A row touches the lists of its own features and nothing else: nothing passes over prototypes x features. A list that
