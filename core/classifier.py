@@ -176,7 +176,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         begun = self.__sklearn_is_fitted__()
         rows = self._known_rows(X) if begun else canonical_rows(X)
         if classes is not None:
-            announced = set(checked_labels(classes, len(classes)))
+            announced = set(checked_labels(classes, np.size(classes)))
             unknown = [label for label in checked_labels(y, rows.count) if label is not None and label not in announced]
             if unknown:
                 raise ValueError(f"y contains the label {unknown[0]!r}, which is not in classes={list(classes)!r}")
@@ -352,11 +352,17 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             raise ValueError(
                 f"state format {metadata.get('format')!r} is not {STATE_FORMAT}: made by another version of prototide"
             )
+        missing = {"parameters", "labels", "frozen"} - metadata.keys()
+        if missing:
+            raise ValueError(f"the state's metadata lacks {', '.join(sorted(missing))}: pass what `state` returned")
         parameters = dict(metadata["parameters"])
         if isinstance(parameters["k_list"], Mapping):
             parameters["k_list"] = dict(parameters["k_list"]["labels"])
         classifier = cls(**parameters)
-        classifier._fitted = Model.restored(classifier._parameters(), arrays, metadata, cls._engine)
+        try:
+            classifier._fitted = Model.restored(classifier._parameters(), arrays, metadata, cls._engine)
+        except KeyError as missing:
+            raise ValueError(f"the state lacks {missing}: pass what `state` returned") from None
         return classifier
 
     # --- inside ---

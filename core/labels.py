@@ -87,7 +87,10 @@ def checked_labels(y: Any, rows: int) -> list[Label | None]:
     if y is None:
         return [None] * rows
     if hasattr(y, "detach"):  # a torch tensor
-        y = y.detach().cpu().numpy()
+        y = y.detach().cpu()
+        y = (y.double() if y.is_floating_point() else y).numpy()
+    if np.ma.isMaskedArray(y) and np.ma.getmaskarray(y).any():
+        raise ValueError("y is a masked array with masked labels; mark unlabelled rows by None: y.filled() hides them")
     if isinstance(y, list | tuple):  # np.asarray would turn a mixture of ints and strings into strings
         array: NDArray[Any] = np.fromiter(y, object, len(y))
     else:
@@ -99,6 +102,8 @@ def checked_labels(y: Any, rows: int) -> list[Label | None]:
             stacklevel=4,
         )
         array = array.ravel()
+    if array.ndim == 0:
+        raise ValueError(f"y must be a list or array of labels, got {y!r}")
     if array.ndim != 1:
         raise ValueError(
             f"y must have one label per row, got an array of shape {array.shape}: "
@@ -111,7 +116,7 @@ def checked_labels(y: Any, rows: int) -> list[Label | None]:
             raise ValueError(f"y contains {array.max()}; integer labels must fit 64 bits with sign")
         return list(array.tolist())
     if array.dtype.kind == "U":
-        return list(array.tolist())
+        return _encodable(array.tolist())
     if array.dtype.kind == "f":
         return _whole(array)
     return _plain(array)
@@ -148,6 +153,16 @@ def _plain(array: NDArray[Any]) -> list[Label | None]:
     big = next((label for label in labels if isinstance(label, int) and not -(2**63) <= label < 2**63), None)
     if big is not None:
         raise ValueError(f"y contains {big}; integer labels must fit 64 bits with sign")
+    return _encodable(labels)
+
+
+def _encodable(labels: list[Label | None]) -> list[Label | None]:
+    """The same; ValueError for a string that no file and no message could hold."""
+    try:
+        "".join([label for label in labels if isinstance(label, str)]).encode()
+    except UnicodeEncodeError as wrong:
+        bad = next(label for label in labels if isinstance(label, str) and wrong.object[wrong.start] in label)
+        raise ValueError(f"y contains {bad!r}; string labels must be valid Unicode (no lone surrogates)") from None
     return labels
 
 
@@ -158,6 +173,8 @@ def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
     """
     if sample_weight is None:
         return np.ones(rows)
+    if hasattr(sample_weight, "detach"):  # a torch tensor
+        sample_weight = sample_weight.detach().cpu().double().numpy()
     weight = np.asarray(sample_weight, np.float64)
     if weight.ndim == 0:
         weight = np.full(rows, float(weight))

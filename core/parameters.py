@@ -17,7 +17,7 @@ TAU = 2.0  # weight of the cosine in the score,
 TAU_BESIDE_PMI, PMI = 1.1, 0.25  # and where mutual information takes part; its weight
 NOISE_ADAPT, NOISE_ADAPT_FORGETTING = 2.0, 0.5  # after a drift large losses are no noise
 LINEAR_WIDTH = SOFTMAX_WIDTH = 0.1  # of the responsibilities, in cosine
-MOST_NOVELTY = 0.5  # share of the rows of known classes that are called unknown
+LEAST_NOVELTY, MOST_NOVELTY = 1e-6, 0.5  # share of the rows of known classes that are called unknown
 MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
 
@@ -44,7 +44,7 @@ def _or_none(allowed: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _quantile(value: Any) -> bool:
-    return _real(0, above=True)(value) and value <= MOST_NOVELTY
+    return _real(LEAST_NOVELTY)(value) and value <= MOST_NOVELTY
 
 
 def _k_list(value: Any) -> bool:
@@ -64,7 +64,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "soft": (_one_of(True, False), "True or False"),
     "soft_type": (_one_of("linear", "softmax"), "'linear' or 'softmax'"),
     "temperature": (_real(0, above=True), "a number > 0"),
-    "lambda_penalty": (_real(0), "a number >= 0"),
+    "lambda_penalty": (_real(0, 1000), "a number from 0 to 1000"),
     "merge_threshold": (_or_none(_real(0)), "None or a number >= 0"),
     "relative_merge": (_one_of(True, False), "True or False"),
     "percentile_threshold": (_or_none(_real(0, 1)), "None or a number from 0 to 1"),
@@ -78,7 +78,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "idf": (_one_of(True, False), "True or False"),
     "novelty": (
         lambda value: value == "auto" or _or_none(_quantile)(value),
-        "None, 'auto' or a number above 0, at most 0.5",
+        "None, 'auto' or a number from 1e-6 to 0.5",
     ),
     "forget_classes": (_one_of(True, False), "True or False"),
     "memory_budget_bytes": (_or_none(_whole(1)), "None or an int >= 1, in bytes"),

@@ -134,6 +134,8 @@ def _not_finite(value: float, row: int, column: int) -> ValueError:
 
 
 def _dense(X: ArrayLike) -> NDArray[Any]:
+    if np.ma.isMaskedArray(X) and np.ma.getmaskarray(X).any():
+        raise ValueError("X is a masked array with masked entries: fill them, X.filled(0), or drop their rows")
     array = np.asarray(X)
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: X has dtype {array.dtype}")

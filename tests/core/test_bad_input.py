@@ -60,6 +60,7 @@ WRONG_ROWS = {
     "CSR, rows that end before they begin": (broken(descending), "indptr must ascend"),
     "text": (ROWS.astype(str).astype(object) + "x", "X must hold real numbers"),
     "complex": (ROWS + 1j, "Complex data not supported"),
+    "masked": (np.ma.masked_equal(ROWS, ROWS[4, 2]), "X is a masked array with masked entries"),
     "dates": (ROWS.astype("datetime64[s]"), "X must hold real numbers, got dtype datetime64"),
     "one dimension": (ROWS[0], "Reshape your data"),
 }
@@ -72,6 +73,8 @@ WRONG_LABELS = {
     "booleans": (LABELS == 0, "y contains booleans; labels are ints or strings: use y.astype"),
     "a boolean among ints": ([1] * 29 + [True], "y contains True of type bool"),
     "bytes": ([b"a"] * 30, "y contains b'a' of type bytes"),
+    "masked": (np.ma.masked_equal(LABELS, 0), "y is a masked array with masked labels"),
+    "a lone surrogate": (["a"] * 29 + ["b\ud800"], "y contains 'b.ud800'; string labels must be valid Unicode"),
     "too few": (LABELS[:-1], "X has 30 rows, y has 29 labels"),
 }
 
@@ -133,6 +136,8 @@ def test_fit_needs_rows_that_teach(make_classifier: MakeClassifier, X: Any, y: A
         ({"k_list": {"a": 0}}, r"k_list=\{'a': 0\} is not allowed: it must be None, a dict label -> int >= 1"),
         ({"k_list": [3, 0]}, r"k_list=\[3, 0\] is not allowed: it must be .* or a list of ints >= 1"),
         ({"k_list": [2.5]}, r"k_list=\[2.5\] is not allowed"),
+        ({"lambda_penalty": 1e30}, r"lambda_penalty=1e\+30 is not allowed: it must be a number from 0 to 1000"),
+        ({"novelty": 1e-12}, XX),
         ({"merge_threshold": -0.1}, "merge_threshold=-0.1 is not allowed: it must be None or a number >= 0"),
         ({"forget_classes": "yes"}, "forget_classes='yes' is not allowed: it must be True or False"),
     ],
@@ -147,5 +152,21 @@ def test_wrong_parameters_are_named_and_leave_no_trace(
     for method in METHODS:
         with pytest.raises(ValueError, match=message):
             getattr(model, method)(ROWS, LABELS)
-    model.set_params(**{name: None if name != "forget_classes" else False for name in parameters})
+    model.set_params(**{name: make_classifier().get_params()[name] for name in parameters})
     assert fingerprint(model) == before
+
+
+def test_announced_classes_must_be_several(make_classifier: MakeClassifier) -> None:
+    with pytest.raises(ValueError, match="y must be a list or array of labels, got 5"):
+        make_classifier().partial_fit(ROWS, LABELS, classes=5)
+
+
+def test_a_state_with_parts_missing_is_refused(make_classifier: MakeClassifier) -> None:
+    model = make_classifier()
+    model.fit_batch(ROWS, LABELS)
+    arrays, metadata = model.state()
+    del metadata["labels"]
+    with pytest.raises(ValueError, match="the state's metadata lacks labels: pass what `state` returned"):
+        type(model).from_state(arrays, metadata)
+    with pytest.raises(ValueError, match="the state lacks .*: pass what `state` returned"):
+        type(model).from_state({}, model.state()[1])
