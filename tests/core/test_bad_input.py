@@ -137,7 +137,7 @@ def test_fit_needs_rows_that_teach(make_classifier: MakeClassifier, X: Any, y: A
         ({"k_list": [3, 0]}, r"k_list=\[3, 0\] is not allowed: it must be .* or a list of ints >= 1"),
         ({"k_list": [2.5]}, r"k_list=\[2.5\] is not allowed"),
         ({"lambda_penalty": 1e30}, r"lambda_penalty=1e\+30 is not allowed: it must be a number from 0 to 1000"),
-        ({"novelty": 1e-12}, XX),
+        ({"novelty": 1e-12}, r"novelty=1e-12 is not allowed: it must be None, 'auto' or a number from 1e-6 to 0.5"),
         ({"merge_threshold": -0.1}, "merge_threshold=-0.1 is not allowed: it must be None or a number >= 0"),
         ({"forget_classes": "yes"}, "forget_classes='yes' is not allowed: it must be True or False"),
     ],
@@ -168,5 +168,5 @@ def test_a_state_with_parts_missing_is_refused(make_classifier: MakeClassifier) 
     del metadata["labels"]
     with pytest.raises(ValueError, match="the state's metadata lacks labels: pass what `state` returned"):
         type(model).from_state(arrays, metadata)
-    with pytest.raises(ValueError, match="the state lacks .*: pass what `state` returned"):
+    with pytest.raises(ValueError, match=r"the state lacks .*: pass what `state` returned"):
         type(model).from_state({}, model.state()[1])

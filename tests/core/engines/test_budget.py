@@ -125,9 +125,9 @@ def test_entries_go_by_their_part_in_the_score_whichever_prototype_they_are_of(
     kept, gone = [], []
     for p in prototypes(model):
         old = before[p.id]
-        part = np.maximum(2 * abs(old.centre) / np.sqrt(old.square), abs(old.correction))
+        part = np.maximum(engine.rule.tau * abs(old.centre) / np.sqrt(old.square), abs(old.correction))
         here = (p.centre != 0) | (p.correction != 0)
-        spared = part >= 0.5 * (2 * abs(old.centre) / np.sqrt(old.square)).max()
+        spared = part >= 0.5 * (engine.rule.tau * abs(old.centre) / np.sqrt(old.square)).max()
         assert here[spared].all()
         kept.append(part[here & ~spared])
         gone.append(part[(part > 0) & ~here])
