@@ -5,6 +5,7 @@ Exactly once: a thread commits while the loop decodes and learns the next step. 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -190,14 +191,14 @@ class Transactor:
         heartbeat_at = time.monotonic() + HEARTBEAT_SECONDS
         with self._changed:
             while not self._closing:
-                due = self._first_at + self._interval_seconds if self._waiting else heartbeat_at
-                left = due - time.monotonic()
-                if self._waiting and (left <= 0 or self._draining or self._waiting_bytes >= MOST_WAITING_BYTES):
+                now = time.monotonic()
+                due = self._first_at + self._interval_seconds if self._waiting else math.inf
+                if self._waiting and (now >= due or self._draining or self._waiting_bytes >= MOST_WAITING_BYTES):
                     return self._take_group()
-                if left <= 0:
+                if now >= heartbeat_at:  # also while steps wait for a long interval: the owner is alive
                     self._busy = True
                     return []
-                self._changed.wait(left)
+                self._changed.wait(min(due, heartbeat_at) - now)
         return None
 
     def _take_group(self) -> list[Delivery]:

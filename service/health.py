@@ -23,11 +23,11 @@ class Heartbeat:
     ) -> None:
         self._deadline = deadline_seconds
         self._clock = clock
-        self._touched = clock()
+        self._touched, self._longer = clock(), 0.0
 
-    def touch(self) -> None:
-        """The loop turned."""
-        self._touched = self._clock()
+    def touch(self, longer_seconds: float = 0.0) -> None:
+        """The loop turned; its next turn may take so much longer than others."""
+        self._touched, self._longer = self._clock(), longer_seconds
 
     @property
     def age_seconds(self) -> float:
@@ -37,7 +37,7 @@ class Heartbeat:
     @property
     def alive(self) -> bool:
         """Whether the loop turned within its deadline."""
-        return self.age_seconds <= self._deadline
+        return self.age_seconds <= self._deadline + self._longer
 
 
 class Readiness:

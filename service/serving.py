@@ -34,6 +34,7 @@ _NOT_READY = {
     Phase.DRAINING: "draining: asked to stop",
     Phase.STOPPED: "stopped",
 }
+SLOWEST_ROW_SECONDS = 0.02  # to learn one: the slowest engine on a large model, on a busy machine
 OnStep = Callable[[StepStats], None]
 
 
@@ -101,7 +102,7 @@ def live(parts: Parts, observers: Observers, stopping: Stopping, turned: Callabl
     log.info("live at step %d", worker.course.step)
     try:
         while not stopping.is_requested():
-            steps = worker.step(turned)
+            steps = worker.step(turned, observers.learning)
             publish(steps)
             if not steps:
                 observers.idle(source.lag(worker.committed.positions))
@@ -144,6 +145,10 @@ class Observers:
         """The loop turned, with or without a step."""
         self.heartbeat.touch()
         self.readiness.set("brokers", None if brokers_up else "no broker answers")
+
+    def learning(self, rows: int) -> None:
+        """So many rows are about to be learned, in one turn of the loop."""
+        self.heartbeat.touch(rows * SLOWEST_ROW_SECONDS)
 
     def idle(self, lag: Mapping[tuple[str, int], int]) -> None:
         """No record came."""

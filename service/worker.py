@@ -70,16 +70,20 @@ class Worker:
         self._outlets = live_outlets(settings, topology)
         self._uncommitted: deque[Learned] = deque()
 
-    def step(self, turned: Callable[[], object] = lambda: None) -> list[StepStats]:
+    def step(
+        self, turned: Callable[[], object] = lambda: None, learning: Callable[[int], object] = lambda _: None
+    ) -> list[StepStats]:
         """One micro-batch: predicted, learned, handed over; returns the steps that have been committed by now.
 
         The model in memory is ahead of what is committed by at most the steps of two transactions. After a crash these
-        are done again, from the records. `turned` is called now and then while brokers are waited for.
+        are done again, from the records. `turned` is called now and then while brokers are waited for,
+        `learning` with the rows that are about to be learned.
         """
         # 1. Gather and decode.
         taken, decode_seconds = self._gatherer.gather(self._delivering.is_free)
         if taken:
             failpoints.reached("gathered")
+            learning(sum(each.rows for each in taken))
             # 2. Predict each row, then learn it: the model of step s - 1 becomes that of step s, in memory.
             folded = fold(self.model, taken, self.course.trained, self._outlets, learn=self._settings.learn)
             failpoints.reached("learned")

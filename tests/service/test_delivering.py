@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from prototide.service import delivering
 from prototide.service.broker import Output
 from prototide.service.delivering import Committed, Delivery, Transactor
 from prototide.service.errors import RestartMayHelp
@@ -172,3 +173,17 @@ def test_after_a_failure_nothing_is_waited_for(sink: Transactions) -> None:
     until(subject.is_free)
     with pytest.raises(RestartMayHelp):
         subject.committed()
+
+
+def test_the_owner_is_heard_of_while_steps_wait_for_a_long_interval(
+    sink: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivering, "HEARTBEAT_SECONDS", 0.01)
+    subject = transactor(sink, interval_seconds=1000)
+    subject.submit(delivery(1), nothing)
+    sink.let.release(3)
+    until(lambda: len(sink.done) == 3)
+    assert all(isinstance(entry, Heartbeat) for _, entries in sink.done for entry in entries)
+    sink.let.release(100)
+    subject.finish(nothing)
+    assert [each.number for each in subject.committed()] == [1]

@@ -54,3 +54,16 @@ def test_the_ratio_is_that_of_the_fewest_newest_steps_that_fill_the_window(steps
             records += step_records
             dead += step_dead
         assert (reason is not None) is (dead > 0.3 * max(records, 10))
+
+
+def test_a_long_turn_that_was_told_of_is_no_death() -> None:
+    now = 0.0
+    heartbeat = Heartbeat(deadline_seconds=10, clock=lambda: now)
+    heartbeat.touch(longer_seconds=90)
+    now = 100.0
+    assert heartbeat.alive
+    now = 100.1
+    assert not heartbeat.alive
+    heartbeat.touch()
+    now = 110.2
+    assert not heartbeat.alive
