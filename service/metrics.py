@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.registry import Collector
 
@@ -66,7 +66,6 @@ class Metrics:
         self._registry = registry
         self._top_classes = top_classes
         self._window = PrequentialWindow(window)
-        self._shifted: set[str] = set()
         self._rows_metrics(registry, topic)
         self._model_metrics(registry)
         self._quality_metrics(registry, detectors)
@@ -108,12 +107,10 @@ class Metrics:
         self._model_bytes = Gauge("prototide_model_bytes", "Memory held by the model's arrays", registry=registry)
         self._model_gauges = {key: Gauge(*series, registry=registry) for key, series in _MODEL_GAUGES.items()}
         self._model_counters = {key: Counter(*series, registry=registry) for key, series in _MODEL_COUNTERS.items()}
-        self._class_shift = Gauge(
-            "prototide_class_shift",
-            "Shift of the classes that moved most in the last step",
-            ("label",),
-            registry=registry,
+        self._class_shift = LatestByLabel(
+            "prototide_class_shift", "Shift of the classes that moved most in the last step"
         )
+        registry.register(self._class_shift)
 
     def _quality_metrics(self, registry: CollectorRegistry, detectors: Iterable[str]) -> None:
         self._scored = Counter("prototide_prequential_scored", "Rows with a truth", registry=registry)
@@ -186,12 +183,8 @@ class Metrics:
                 gauge.set(stats.model[key])
         for key, counter in self._model_counters.items():
             counter.inc(stats.model.get(key, 0))
-        moved = dict(sorted(stats.class_shift.items(), key=lambda pair: -pair[1])[: self._top_classes])
-        for label in self._shifted - moved.keys():
-            self._class_shift.remove(label)
-        for label, shift in moved.items():
-            self._class_shift.labels(label).set(shift)
-        self._shifted = set(moved)
+        moved = sorted(stats.class_shift.items(), key=lambda pair: -pair[1])[: self._top_classes]
+        self._class_shift.values = dict(moved)
 
     def _observe_quality(self, errors: NDArray[np.bool_]) -> None:
         wrong = int(np.count_nonzero(errors))
@@ -287,6 +280,22 @@ class Metrics:
 
     def _whole(self, series: str) -> str:
         return f"{self._registry.get_sample_value(series) or 0:,.0f}"
+
+
+class LatestByLabel(Collector):
+    """A gauge whose labels are others after each step: its series are made when somebody asks, not at each step."""
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self.values: Mapping[str, float] = {}  # replaced as a whole
+        self._name = name
+        self._help = help_text
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The gauge as it is now."""
+        family = GaugeMetricFamily(self._name, self._help, labels=["label"])
+        for label, value in self.values.items():
+            family.add_metric([label], value)
+        yield family
 
 
 class BulkHistogram(Collector):
