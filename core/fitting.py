@@ -63,18 +63,27 @@ def _seeds(
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     matrix.data /= np.repeat(norms, np.diff(rows.indptr))
     order = np.argsort(own_class, kind="stable")
+    by_class = matrix[order]
     ends = np.cumsum(np.bincount(own_class, minlength=len(limits)))
+    dense = np.zeros(rows.width)  # the last seed
     seeds = []
-    for k, candidates in zip(limits, np.split(order, ends[:-1]), strict=True):
-        units, share = matrix[candidates], weight[candidates]
+    for k, begin, end in zip(limits, np.append(0, ends[:-1]), ends, strict=True):
+        candidates, share = order[begin:end], weight[order[begin:end]]
         distance = np.ones(candidates.size)  # to the nearest seed so far, squared
-        for number in range(min(k, candidates.size)):
+        most = min(k, candidates.size)
+        units = by_class[begin:end] if most > 1 else None
+        for number in range(most):
             spread = distance if number and parameters["init_method"] == "kmeans++" else (distance > 0).astype(float)
             spread = spread * share
             if spread.sum() <= 0:
                 break
             seed = int(random.choice(candidates.size, p=spread / spread.sum()))
             seeds.append(int(candidates[seed]))
-            nearness = np.asarray((units @ units[[seed]].T).todense()).ravel()
-            distance = np.where(nearness > 1 - 1e-9, 0.0, np.minimum(distance if number else np.inf, 2 - 2 * nearness))
+            if units is not None and number + 1 < most:
+                entries = slice(units.indptr[seed], units.indptr[seed + 1])
+                dense[units.indices[entries]] = units.data[entries]
+                nearness = units @ dense
+                dense[units.indices[entries]] = 0
+                least = np.minimum(distance if number else np.inf, 2 - 2 * nearness)
+                distance = np.where(nearness > 1 - 1e-9, 0.0, least)
     return np.array(seeds, np.int64)

@@ -270,11 +270,11 @@ class IndexedEngine(PlainEngine):
         """Makes each row a prototype of its class."""
         self._reserve_slots(rows.count)
         unit = self._unit(rows)
-        slots = np.empty(rows.count, np.int32)
+        slots, p = np.empty(rows.count, np.int32), -1
         for t in range(rows.count):
             c = int(own_class[t])
             taken = {int(self._rank[p]) for p in self._chain(c)}
-            p = learning.occupy(self._slots, self._classes, self._counters, c, ACTIVE)
+            p = learning.occupy(self._slots, self._classes, self._counters, c, ACTIVE, p + 1)
             slots[t] = p
             self._rank[p] = min(set(range(len(taken) + 1)) - taken)
             self._slots.mass[p], self._slots.square[p] = weight[t], weight[t] ** 2

@@ -47,9 +47,9 @@ from prototide.core.engines.tables import (
 
 
 @njit(cache=True)
-def occupy(slots: Slots, classes: Classes, counters: Longs, c: int, kind: int) -> int:
-    """The lowest free slot, given to class c."""
-    p = 0
+def occupy(slots: Slots, classes: Classes, counters: Longs, c: int, kind: int, lowest: int = 0) -> int:
+    """The lowest free slot, given to class c. The caller knows that none below ``lowest`` is free."""
+    p = lowest
     while slots.kind[p] != FREE:
         p += 1
     slots.kind[p], slots.cls[p] = kind, c

@@ -46,6 +46,7 @@ def bury(slots: Slots, classes: Classes, p: int) -> None:
 def settle(own_class: Ints, decided: Decisions, slots: Slots, rank: Ints, classes: Classes, counters: Longs) -> Ints:
     """Gives slots to what was born and buries what is gone, row by row; (n,) the slot of what each row bore, or -1."""
     born = np.full(own_class.size, -1, np.int32)
+    lowest = 0  # no slot is freed here: a search begins where the last one ended
     for t in range(own_class.size):
         y = own_class[t]
         if decided.gone[t] != -1:
@@ -57,7 +58,8 @@ def settle(own_class: Ints, decided: Decisions, slots: Slots, rank: Ints, classe
             counters[BORN] += 1
             classes.trial[y] = -1
         if decided.born_kind[t] > 0:
-            p = occupy(slots, classes, counters, y, decided.born_kind[t])
+            p = occupy(slots, classes, counters, y, decided.born_kind[t], lowest)
+            lowest = p + 1
             born[t], rank[p] = p, decided.born_rank[t]
             slots.mass[p], slots.square[p], slots.kind[p] = (
                 decided.born_mass[t],

@@ -30,7 +30,13 @@ class Workload:
 
 
 def make(
-    rows: int, features: int = 100_000, classes: int = 5_000, modes: int = 3, topic: float = SEPARABLE, seed: int = 0
+    rows: int,
+    features: int = 100_000,
+    classes: int = 5_000,
+    modes: int = 3,
+    topic: float = SEPARABLE,
+    seed: int = 0,
+    tokens: int = TOKENS,
 ) -> Workload:
     """Rows drawn with ``seed`` from one fixed set of vocabularies: another seed, other rows of the same classes."""
     concept, random = np.random.default_rng([7, 0]), np.random.default_rng([11, 0, seed])
@@ -41,7 +47,7 @@ def make(
     rank /= rank[-1]
     y = random.integers(0, classes, size=rows)
     mode = y * modes + random.integers(0, modes, size=rows)
-    length = np.maximum(5, random.poisson(TOKENS * 1.15, size=rows))
+    length = np.maximum(5, random.poisson(tokens * 1.15, size=rows))
     row = np.repeat(np.arange(rows), length)
     total = row.size
     own = random.random(total) < topic
@@ -57,7 +63,7 @@ def make(
     return Workload(X, y, mode)
 
 
-def pieces(rows: int, size: Size, topic: float, first_seed: int = 100) -> Iterator[Workload]:
+def pieces(rows: int, size: Size, topic: float, first_seed: int = 100, tokens: int = TOKENS) -> Iterator[Workload]:
     """A stream in chunks, made one at a time: the whole of it would weigh more than the models that learn it."""
     for number, first in enumerate(range(0, rows, CHUNK)):
-        yield make(min(CHUNK, rows - first), *size, topic, seed=first_seed + number)
+        yield make(min(CHUNK, rows - first), *size, topic, first_seed + number, tokens)
