@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from prototide.core import fitting, introspection
 from prototide.core.introspection import Explanation, Prototypes
+from prototide.core.devices import checked_device
 from prototide.core.labels import Label, as_array, checked_labels, checked_weights
 from prototide.core.model import Learned, LearnStats, Model, new_engine
 from prototide.core.parameters import check_parameters
@@ -93,6 +94,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     """
 
     _engine: ClassVar[str] = "auto"  # tests name one
+    _device = "cpu"  # see `to`
 
     def __init__(
         self,
@@ -199,7 +201,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
         if not any(label is not None for label in labels):
             raise ValueError(f"fit needs at least one labelled row, got X of shape ({rows.count}, {rows.width})")
-        fresh = Model(self._parameters(), self._engine)
+        fresh = Model(self._parameters(), self._engine, self._device)
         with self._threads():
             fitting.fit(fresh, rows, labels, weight, verbose)
         self._fitted = fresh
@@ -262,9 +264,15 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return self
 
     def to(self, device: Any) -> Self:
-        """Moves the model to a device; this version computes on the CPU."""
-        if str(device) != "cpu":
-            raise ValueError(f"device={str(device)!r} is not allowed: this version computes on 'cpu' only")
+        """Goes on on a device: "cpu", "cuda", "cuda:1", "mps" or "xpu"; what was learned goes along.
+
+        ValueError when the device is not there, or the model does not fit: the model stays where it was.
+        """
+        name = checked_device(device, self.dtype)
+        if hasattr(self, "_fitted"):
+            with self._fitted.lock:
+                self._fitted.to(name)
+        self._device = name
         return self
 
     # --- what there is ---
@@ -282,9 +290,9 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     @property
     def engine(self) -> str:
-        """What computes: "indexed", "plain" (half precision) or "frozen"."""
+        """What computes: "indexed", "plain" (half precision), "gpu" (on a device) or "frozen"."""
         return (
-            self._fitted.engine.name if hasattr(self, "_fitted") else new_engine(self._parameters(), self._engine).name
+            self._fitted.engine.name if hasattr(self, "_fitted") else new_engine(self._parameters(), self._engine, self._device).name
         )
 
     @property
@@ -402,7 +410,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if not hasattr(self, "_fitted"):
             with _BEGINNING:  # two threads may come first
                 if not hasattr(self, "_fitted"):
-                    self._fitted = Model(parameters, self._engine)
+                    self._fitted = Model(parameters, self._engine, self._device)
         model = self._fitted
         with model.lock, self._threads():
             model.follow(parameters)

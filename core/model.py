@@ -51,22 +51,30 @@ class Learned:
     top_probs: NDArray[np.float32] | None = None  # (n, top_k), 0 where the label is None
 
 
-def new_engine(parameters: Mapping[str, Any], engine: str) -> PlainEngine:
-    """The engine by name; "auto": the indexed one, the plain one for half precision, which only it rounds to."""
+def new_engine(parameters: Mapping[str, Any], engine: str, device: str = "cpu") -> PlainEngine:
+    """The engine by name; "auto": the indexed one, the plain one for half precision, which only it rounds to.
+
+    On another device than "cpu": the engine for devices, which needs torch.
+    """
+    dtype = np.float64 if parameters["dtype"] == "float64" else np.float32
+    if device != "cpu" or engine == "gpu":
+        from prototide.core.engines.gpu.engine import GpuEngine  # torch is optional
+
+        return GpuEngine(rule_of(parameters), dtype, device)
     if engine == "auto":
         engine = "plain" if parameters["dtype"] in ("float16", "bfloat16") else "indexed"
     kind = PlainEngine if engine == "plain" else IndexedEngine
-    return kind(rule_of(parameters), np.float64 if parameters["dtype"] == "float64" else np.float32)
+    return kind(rule_of(parameters), dtype)
 
 
 class Model:
     """State of one classifier. Its callers hold ``lock``, so that readers never see half a step."""
 
-    def __init__(self, parameters: Mapping[str, Any], engine: str = "auto") -> None:
+    def __init__(self, parameters: Mapping[str, Any], engine: str = "auto", device: str = "cpu") -> None:
         self.lock = threading.RLock()
         self.parameters = parameters
-        self._engine = engine
-        self.engine = new_engine(parameters, engine)
+        self._engine, self.device = engine, device
+        self.engine = new_engine(parameters, engine, device)
         self.labels = Labels()
         self.lift = EuclideanLift() if parameters["distance"] == "euclidean" else None
         self.calibration = Calibration(parameters["soft_type"])
@@ -85,12 +93,28 @@ class Model:
         self.parameters = parameters
         self.engine.rule = rule_of(parameters)
         if parameters["dtype"] != before["dtype"] and not self.frozen:
-            state, self.engine = self.engine.state(), new_engine(parameters, self._engine)
-            self.engine.restore(state)
+            self._exchange_engine()
         if parameters["soft_type"] != before["soft_type"]:
             self.calibration = Calibration(parameters["soft_type"])
         if any(before[name] != parameters[name] for name in ("novelty", "half_life")):
             self.novelty = self._fresh_novelty()
+
+    def _exchange_engine(self) -> None:
+        state, self.engine = self.engine.state(), new_engine(self.parameters, self._engine, self.device)
+        self.engine.restore(state)
+
+    def to(self, device: str) -> None:
+        """Goes on on that device."""
+        if device == self.device:
+            return
+        if self.frozen:
+            raise ValueError(f"device={device!r} is not allowed: a frozen model answers on 'cpu'; move it before freeze()")
+        before, self.device = self.device, device
+        try:
+            self._exchange_engine()
+        except BaseException:
+            self.device = before
+            raise
 
     def _fresh_novelty(self) -> Novelty | None:
         quantile = novelty_quantile(self.parameters)
@@ -282,14 +306,14 @@ class Model:
     @classmethod
     def restored(
         cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any],
-        engine: str = "auto",
+        engine: str = "auto", device: str = "cpu",
     ) -> Self:  # fmt: skip
         """The model of `arrays` and the classifier's metadata."""
 
         def part(name: str) -> dict[str, NDArray[Any]]:
             return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
 
-        model = cls(parameters, engine)
+        model = cls(parameters, engine, device)
         model.labels = Labels(metadata["labels"])
         if metadata.get("frozen"):
             model.engine = FrozenEngine(model.engine.rule)

@@ -293,7 +293,7 @@ class PlainEngine:
         self._counters[STEP] += learned.size > 0
         ranking = Ranking.empty(rows.count, max(depth, self.rule.wrong_classes + 1))
         prototypes, own = np.full(rows.count, -1, np.int64), OwnBest.none(rows.count)
-        probe_classes, probe_scores, movements, journey = [], [], [], Journey.begin(self._slots)
+        probe_classes, probe_scores, movements, journey = [], [], [], self._begin_journey()
         first = done = 0
         while first < rows.count:
             size = min(self.group_rows(), learned.size - done)
@@ -315,7 +315,7 @@ class PlainEngine:
                     self._rescale()
                 if due:
                     self._maintain()
-                journey = Journey.begin(self._slots)
+                journey = self._begin_journey()
             self.rows_learned += size
             first, done = last, done + size
         return Step(
@@ -356,6 +356,9 @@ class PlainEngine:
         self._touched[own_class[own_class >= 0]] = True
         journey.add(unit, trace)
         return _Probed(winners, scores, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
+
+    def _begin_journey(self) -> Journey:
+        return Journey.begin(self._slots)
 
     def _movement(self, journey: Journey) -> Movement:
         return journey.movement(self._slots, float(self._scalars[OMEGA]), self.n_features)

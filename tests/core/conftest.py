@@ -18,9 +18,16 @@ class PlainClassifier(FastKMeansClassifier):
     _engine = "plain"
 
 
+class DeviceClassifier(FastKMeansClassifier):
+    """The same on the engine for devices, here torch's CPU."""
+
+    _engine = "gpu"
+
+
 # One thread: results do not depend on it (test_threads.py), and tiny groups of rows are not worth a second.
 ENGINES: dict[str, MakeClassifier] = {
     "plain": functools.partial(PlainClassifier, n_threads=1),
+    "gpu": functools.partial(DeviceClassifier, n_threads=1),
     "indexed": functools.partial(FastKMeansClassifier, n_threads=1),
 }
 DISTANCES = pytest.mark.parametrize("distance", ["cosine", "euclidean"])

@@ -1,0 +1,435 @@
+"""The engine on a device: small tables on the host, as the plain engine keeps them; all that is large is there.
+
+On the device: the entries (`entries.Entries`), document frequencies and violations. A group of rows goes through
+
+1. score     all rows against the model as it is (`scoring`),
+2. lay out   rows by class, each class's prototypes on its rows' features (`group`),
+3. learn     every class its rows in order (`learning`),
+4. replay    births and deaths, on the host: the one round trip (`births`),
+5. put back  changed and new entries, the pushes on wrong prototypes, statistics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prototide.core.engines.gpu import births, learning, maintenance, scoring
+from prototide.core.engines.gpu.entries import SLOT_MASK, Entries, keys_of
+from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, lay_out, tables_of
+from prototide.core.engines.gpu.movement import DeviceJourney
+from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload
+from prototide.core.engines.gpu.scoring import Frozen, Roster
+from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
+from prototide.core.engines.movement import Journey
+from prototide.core.engines.plain import BLOCK_BYTES, PlainEngine, Ranking, Step, _Probed
+from prototide.core.engines.tables import (
+    ACTIVE,
+    BORN,
+    FREE,
+    LOSS_ROWS,
+    MEAN_LOSS,
+    OMEGA,
+    ROWS,
+    TRIAL,
+    Classes,
+    Features,
+    Flags,
+    Ints,
+    Longs,
+    Reals,
+    Rule,
+    Slots,
+    grown,
+)  # fmt: skip
+from prototide.core.rows import CsrRows
+
+
+class GpuEngine(PlainEngine):
+    """The plain engine's state and steps, computed on ``device``."""
+
+    name = "gpu"
+
+    def __init__(self, rule: Rule, dtype: type[np.floating[Any]], device: str) -> None:
+        super().__init__(rule, dtype)
+        self.device = torch.device(device)
+        self._real = torch.float64 if dtype == np.float64 else torch.float32
+        self._wide = wide_type(self.device)
+        self._entries = Entries(self._real, self.device)
+        self._frequency = torch.zeros(0, dtype=self._wide, device=self.device)  # (features,) rows with it, times omega
+        self._violation = torch.zeros_like(self._frequency)  # (features,) see `tables.Features`
+
+    @property
+    def n_features(self) -> int:
+        """Features seen."""
+        return self._violation.numel()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, on the host and on the device."""
+        tables = sum(array.nbytes for table in (self._slots, self._classes) for array in table)
+        return tables + self._entries.nbytes + 2 * self._violation.numel() * self._violation.element_size()
+
+    # --- inside prototypes ---
+
+    def _entries_of(self, slot: int) -> tuple[Ints, Reals, Reals]:
+        inside = torch.nonzero(self._entries.slot == slot)[:, 0]
+        feature, M, R = (
+            table[inside].cpu().numpy() for table in (self._entries.feature, self._entries.M, self._entries.R)
+        )
+        return feature.astype(np.int32), M.astype(np.float64), R.astype(np.float64)
+
+    def scoring_vector(self, slot: int) -> tuple[Ints, Reals, Reals]:
+        """(features ascending, tau M / |M|, R / omega) of a prototype; a row's score is its product with their sum."""
+        features, M, R = self._entries_of(slot)
+        length = float(np.sqrt(self._slots.square[slot]))
+        return features, M * (self.rule.tau / length if length > 0 else 0.0), R / self.omega
+
+    def weighted(self, rows: CsrRows) -> Reals:
+        """(non-zeros,) the rows' values times the idf, at unit length."""
+        return self._unit_there(upload(rows, self.device, self._real)).cpu().numpy().astype(np.float64)
+
+    # --- scores ---
+
+    def _unit_there(self, rows: DeviceRows) -> Tensor:
+        idf = None
+        if self.rule.idf:
+            counted = float(self._scalars[ROWS])
+            idf = scoring.inverse_frequencies(self._frequency, counted, self.omega, rows.width)
+        return scoring.unit_rows(rows, idf, self._real)
+
+    def _roster(self) -> Roster:
+        used, classes = self._used(), self._classes.active.size
+        kind, cls = self._slots.kind[:used], self._slots.cls[:used]
+        active = np.flatnonzero(kind == ACTIVE)
+        active = active[np.argsort(cls[active], kind="stable")]
+        count = np.bincount(cls[active], minlength=classes)
+        each = np.arange(int(count.max(initial=1)))
+        first = np.cumsum(count) - count
+        inside = np.append(active, used)[np.minimum(first[:, None] + each, active.size)]
+        square = self._slots.square[:used]
+        scale = 1 / np.sqrt(np.where(square > 0, square, np.inf))
+        there = (
+            kind.astype(np.int64), cls.astype(np.int64), np.where(each < count[:, None], inside, used),
+            np.flatnonzero(kind == TRIAL), scale,
+        )  # fmt: skip
+        return Roster(*(to_device(array, self.device) for array in there), used=used)
+
+    def _block_rows(self) -> int:
+        return max(1, BLOCK_BYTES // (24 * max(1, self._used())))
+
+    def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
+        """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
+        ranking, roster, size = Ranking.empty(rows.count, depth), self._roster(), self._block_rows()
+        for first in range(0, rows.count, size):
+            last = min(first + size, rows.count)
+            part = upload(rows.part(first, last), self.device, self._real)
+            found = scoring.best_slots(self._slot_scores(part, roster), roster)
+            _copy(ranking.part(first, last), scoring.rank_classes(*found, depth))
+        return ranking, self._winners(ranking)
+
+    def class_scores(self, rows: CsrRows) -> Reals:
+        """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
+        out, roster, size = np.empty((rows.count, self._classes.active.size)), self._roster(), self._block_rows()
+        for first in range(0, rows.count, size):
+            last = min(first + size, rows.count)
+            part = upload(rows.part(first, last), self.device, self._real)
+            out[first:last] = scoring.best_slots(self._slot_scores(part, roster), roster)[0].cpu().numpy()
+        return out
+
+    def _slot_scores(self, rows: DeviceRows, roster: Roster) -> Tensor:
+        x = self._unit_there(rows)
+        return scoring.slot_scores(rows, x, self._entries, roster, self.omega, self.rule)[2]
+
+    def _freeze_there(self, rows: DeviceRows, x: Tensor, own: Tensor, asked: Longs, top: Ranking) -> Frozen:
+        """Scores of a group, in blocks; fills ``top``."""
+        roster, size, parts = self._roster(), self._block_rows(), []
+        for first in range(0, max(1, rows.count), size):
+            last = min(first + size, rows.count)
+            part, begin = rows.part(first, last), int(rows.ends[first])
+            inside = to_device(asked[(asked >= first) & (asked < last)] - first, self.device)
+            values = x[begin : begin + part.indices.numel()]
+            frozen = scoring.freeze(
+                part, values, self._entries, roster, self.omega, self.rule, own[first:last], inside, top.classes.shape[1]
+            )
+            frozen.steal_row.add_(first)
+            parts.append(frozen)
+        fields = zip(*(vars(part).values() for part in parts), strict=True)
+        frozen = Frozen(*(torch.cat(field) if len(parts) > 1 else field[0] for field in fields))
+        _copy(top, (frozen.top_class, frozen.top_slot, frozen.top_score))
+        return frozen
+
+    # --- learning ---
+
+    def make_room(self, limits: Longs, width: int) -> None:
+        """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
+        missing = width - self.n_features
+        super().make_room(limits, 0)
+        if missing > 0:
+            more = torch.zeros(missing, dtype=self._wide, device=self.device)
+            self._frequency, self._violation = torch.cat([self._frequency, more]), torch.cat([self._violation, more])
+
+    def _reserve_slots(self, births: int) -> None:
+        missing = births - int(np.count_nonzero(self._slots.kind == FREE))
+        if missing > 0:
+            size = self._slots.kind.size + max(missing, self._slots.kind.size // 2)
+            self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
+
+    def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
+        """Makes each row a prototype of its class."""
+        self._reserve_slots(rows.count)
+        free = np.flatnonzero(self._slots.kind == FREE)[: rows.count]
+        for p, c in zip(free.tolist(), own_class.tolist(), strict=True):
+            births.occupy(self._slots, self._counters, p, c, ACTIVE)
+            self._classes.active[c] += 1
+            self._classes.wait[c] = self.rule.grow_after
+            self._counters[BORN] += 1
+        there = upload(rows, self.device, self._real)
+        row = there.row
+        M = self._unit_there(there) * to_device(weight, self.device)[row].to(self._real)
+        self._entries.add(keys_of(there.indices, to_device(free, self.device)[row]), M, torch.zeros_like(M))
+        self._slots.square[free] = sums_by(M.to(self._wide) ** 2, row, rows.count).cpu().numpy()
+        self._slots.mass[free] = weight
+
+    def learn(self, rows: CsrRows, own_class: Ints, weight: Reals, depth: int) -> Step:
+        """See `PlainEngine.learn`; the rows go to the device at once."""
+        return super().learn(upload(rows, self.device, self._real), own_class, weight, depth)
+
+    def _begin_journey(self) -> Journey:
+        return DeviceJourney.begin(self._slots)
+
+    def _learn_group(
+        self, rows: Any, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Any
+    ) -> _Probed:
+        learned = int(np.count_nonzero(own_class >= 0))
+        self._scalars[OMEGA] *= self.rule.decay**learned
+        x, own = self._unit_there(rows), to_device(own_class.astype(np.int64), self.device)
+        frozen = self._freeze_there(rows, x, own, asked, top)
+        winners, scores = self._winners(top), frozen.asked.cpu().numpy().astype(np.float64)
+        if not learned:
+            return _Probed(winners, scores)
+        plan = Plan.of(own_class, self._slots, self._classes, self.rule)
+        rates = 1 / torch.sqrt(1 + self._violation / self.omega)
+        group = lay_out(
+            plan, rows, x, weight, frozen, own, self._entries,
+            tables_of(plan, self._slots, self._classes, self.device), rates.to(self._real), self.rule,
+        )  # fmt: skip
+        active = (group.tables.kind == ACTIVE).clone()
+        outcome = learning.learn(group, self.rule, self.omega, float(self._scalars[MEAN_LOSS]))
+        replayed = self._replay(plan, group, outcome)
+        self._travel(journey, group, outcome, active, replayed.place)
+        self._settle(group, outcome, plan, replayed)
+        self._count_steals(frozen, plan, group, outcome, replayed, own_class)
+        self._count_rows(plan, group, outcome, weight)
+        self._touched[plan.classes] = True
+        return _Probed(winners, scores, self._own_best(plan, outcome, replayed, own_class.size))
+
+    def _replay(self, plan: Plan, group: Group, outcome: Outcome) -> births.Replayed:
+        """Births and deaths; the tables of slots and classes as the device left them."""
+        event, event_slot = torch.stack([outcome.event, outcome.event_slot]).cpu().numpy()
+        self._reserve_slots(int(np.count_nonzero(event)))
+        replayed = births.replay(plan, event, event_slot, self._slots, self._classes, self._counters)
+        mass, square = torch.stack([group.tables.mass, group.tables.square]).cpu().numpy().astype(np.float64)
+        there = replayed.place >= 0
+        self._slots.mass[replayed.place[there]] = mass[there]
+        self._slots.square[replayed.place[there]] = square[there]
+        counts, c, classes = group.tables.counts.cpu().numpy(), plan.classes, self._classes
+        trial = counts[:, Tables.TRIAL]
+        classes.active[c] = counts[:, Tables.ACTIVE]
+        at = replayed.place[np.arange(c.size), np.maximum(trial, 0)]
+        classes.trial[c] = np.where(trial >= 0, at, -1)
+        tables = (
+            (classes.errors, Tables.ERRORS), (classes.wait, Tables.WAIT), (classes.saved, Tables.SAVED),
+            (classes.stolen, Tables.STOLEN), (classes.age, Tables.AGE),
+        )  # fmt: skip
+        for table, column in tables:
+            table[c] = counts[:, column]
+        return replayed
+
+    def _travel(self, journey: DeviceJourney, group: Group, outcome: Outcome, active: Tensor, place: Longs) -> None:
+        """Notes how the centres that were active have changed."""
+        slot = to_device(place, self.device)[group.pair_class]
+        change = group.M - group.M_before
+        moved = (active & (outcome.born == 0))[group.pair_class] & (change != 0)
+        feature = group.pair_feature[:, None].expand_as(slot)
+        journey.keys.append(keys_of(feature[moved], slot[moved]))
+        journey.changes.append(change[moved])
+
+    def _settle(self, group: Group, outcome: Outcome, plan: Plan, replayed: births.Replayed) -> None:
+        """Puts back what the classes learned, in places; then what crosses classes: pushes on wrong prototypes."""
+        entries, born = self._entries, (outcome.born > 0)[group.pair_class]
+        known = (group.at >= 0) & ~born
+        entries.M[group.at[known]] = group.M[known]
+        entries.R[group.at[known]] = group.R[known]
+        parts = self._inherited(group, plan, outcome, replayed)
+        maintenance.drop_slots(entries, replayed.vacated, self._slots.kind.size)
+        slot = to_device(replayed.place, self.device)[group.pair_class]
+        new = ~known & (slot >= 0) & ((group.M != 0) | (group.R != 0))
+        feature = group.pair_feature[:, None].expand_as(slot)
+        parts.append((keys_of(feature[new], slot[new]), group.M[new], group.R[new]))
+        if self.rule.correction > 0:
+            parts.append(self._pushes(group, outcome))
+        entries.add(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _inherited(
+        self, group: Group, plan: Plan, outcome: Outcome, replayed: births.Replayed
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The corrections that promoted trials took over, on features outside the group's rows."""
+        source = outcome.source.cpu().numpy() if self.rule.correction > 0 else np.zeros((0, 0))
+        parts = []
+        for k, local in np.argwhere(source >= 0).tolist():
+            if replayed.place[k, local] < 0:
+                continue
+            inside = (self._entries.slot == int(plan.slot[k, source[k, local]])) & (self._entries.R != 0)
+            feature, R = self._entries.feature[inside], self._entries.R[inside]
+            outside = ~torch.isin(feature, group.pair_feature[int(group.pair_first[k]) : int(group.pair_first[k + 1])])
+            feature, R = feature[outside], R[outside]
+            target = torch.full_like(feature, int(replayed.place[k, local]))
+            parts.append((keys_of(feature, target), torch.zeros_like(R), R))
+        return parts
+
+    def _pushes(self, group: Group, outcome: Outcome) -> tuple[Tensor, Tensor, Tensor]:
+        """R_w -= omega a mu x of every row on its best wrong prototypes w: entries to add."""
+        row, rival = torch.nonzero(outcome.step, as_tuple=True)
+        which, at = ranges(group.indptr[row], group.indptr[row + 1] - group.indptr[row])
+        step = (-self.omega * outcome.step[row, rival])[which]
+        R = (step * group.rate[at] * group.x[at]).to(self._real)
+        return keys_of(group.feature[at], group.rival_slot[row, rival][which]), torch.zeros_like(R), R
+
+    def _count_steals(
+        self, frozen: Frozen, plan: Plan, group: Group, outcome: Outcome, replayed: births.Replayed, own_class: Ints
+    ) -> None:
+        """Rows that a trial of another class would have taken: only of trials that are still there."""
+        kept = plan.classes[replayed.kept]
+        absent = np.setdiff1d(np.flatnonzero(self._classes.trial >= 0), plan.classes)
+        if not frozen.steal_row.numel() or not kept.size + absent.size:
+            return
+        row, cls, score = (part.cpu().numpy() for part in (frozen.steal_row, frozen.steal_class, frozen.steal_score))
+        right, own = np.zeros(own_class.size, np.bool_), np.zeros(own_class.size)
+        right[plan.row] = outcome.right.cpu().numpy() > 0
+        own[plan.row] = outcome.own_score.cpu().numpy()
+        robbed = right[row] & (self._classes.limit[own_class[row]] > 1) & (score > own[row])
+        stolen = np.bincount(cls[robbed], minlength=self._classes.stolen.size)
+        still = np.concatenate([kept, absent])
+        self._classes.stolen[still] += stolen[still]
+
+    def _count_rows(self, plan: Plan, group: Group, outcome: Outcome, weight: Reals) -> None:
+        """Violations, document frequencies, the mean loss; in row order where order matters."""
+        omega, length = self.omega, torch.diff(group.indptr)
+        hits = (outcome.step != 0).sum(1)
+        each = torch.stack([hits * group.weight, group.weight], 1) * omega
+        each = torch.repeat_interleave(each, length, 0)
+        each[:, 0] *= group.x.to(self._wide) ** 2
+        total = sums_by(each, group.feature, self.n_features)
+        self._violation += total[:, 0]
+        if self.rule.idf:
+            self._frequency += total[:, 1]
+        order = np.argsort(plan.row, kind="stable")
+        _count_losses(outcome.loss.cpu().numpy().astype(np.float64)[order], weight[plan.row[order]], self._scalars)
+
+    def _own_best(
+        self, plan: Plan, outcome: Outcome, replayed: births.Replayed, count: int
+    ) -> tuple[Ints, Longs, Reals]:
+        own, score = outcome.own.cpu().numpy(), outcome.own_score.cpu().numpy()
+        owner = np.repeat(np.arange(plan.classes.size), plan.count)
+        slots, scores = np.full(count, -1, np.int32), np.zeros(count)
+        slots[plan.row] = np.where(own >= 0, replayed.place[owner, np.maximum(own, 0)], -1)
+        scores[plan.row] = score
+        return slots, self._ids(slots), scores
+
+    def _rescale(self) -> None:
+        omega, scalars = self.omega, self._scalars
+        self._entries.M /= omega
+        self._entries.R /= omega
+        self._slots.mass[:] /= omega
+        self._slots.square[:] /= omega * omega
+        self._frequency /= omega
+        self._violation /= omega
+        scalars[ROWS] /= omega
+        scalars[LOSS_ROWS] /= omega
+        scalars[OMEGA] = 1.0
+
+    def _maintain(self) -> None:
+        rule, slots, classes = self.rule, self._slots, self._classes
+        self._exact_norms(self._touched)
+        gone = maintenance.light(slots, classes, self.omega, rule)
+        maintenance.prune(gone, slots, classes, self._counters)
+        maintenance.drop_slots(self._entries, gone, slots.kind.size)
+        if rule.merge_distance > 0:
+            maintenance.merge(self._entries, slots, classes, self._counters, *self._merge_threshold())
+        if rule.truncation > 0:
+            old = (slots.kind == ACTIVE) & self._touched[slots.cls] & (slots.mass / self.omega >= rule.young_mass)
+            if old.any():
+                square = to_device(slots.square, self.device)
+                maintenance.truncate(self._entries, to_device(old, self.device), square, self.omega, rule)
+                self._exact_norms(self._touched)
+        self._touched[:] = False
+
+    def _exact_norms(self, touched: Flags) -> None:
+        slots = self._slots
+        exact = maintenance.square_norms(self._entries, slots.kind.size).cpu().numpy()
+        np.copyto(slots.square, exact, where=(slots.kind != FREE) & touched[slots.cls])
+
+    def _merge_threshold(self) -> tuple[float, Flags]:
+        rule = self.rule
+        if not rule.relative_merge and rule.merge_percentile < 0:
+            return rule.merge_distance, self._touched
+        distances = maintenance.all_distances(self._entries, self._slots)
+        if not distances.size:
+            return rule.merge_distance, self._touched
+        threshold = rule.merge_distance * (float(distances.mean()) if rule.relative_merge else 1.0)
+        if rule.merge_percentile >= 0:
+            threshold = min(threshold, float(np.quantile(distances, rule.merge_percentile)))
+        return threshold, np.ones_like(self._touched)
+
+    # --- state ---
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The plain engine's arrays, copies."""
+        births.link(self._slots, self._classes)
+        self._features = Features(*(t.cpu().numpy().astype(np.float64) for t in (self._frequency, self._violation)))
+        entries = self._entries
+        count = torch.bincount(entries.feature, minlength=self.n_features)
+        return self._tables_state(self._used()) | {
+            "entry.count": count.cpu().numpy().astype(np.int32),
+            "entry.slot": entries.slot.cpu().numpy().astype(np.int32),
+            "entry.centre": entries.M.cpu().numpy(),
+            "entry.correction": entries.R.cpu().numpy(),
+        }
+
+    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Becomes the model whose `state` this is, of any engine that learns."""
+        self._restore_tables(arrays)
+        kind = self._slots.kind
+        kind[(kind != ACTIVE) & (kind != TRIAL)] = FREE
+        self._frequency, self._violation = (
+            to_device(table, self.device).to(self._wide)
+            for table in (self._features.document_frequency, self._features.violation)
+        )
+        count, slot = np.array(arrays["entry.count"]), np.array(arrays["entry.slot"], np.int64)
+        feature = np.repeat(np.arange(count.size), count)
+        self._entries.key = keys_of(to_device(feature, self.device), to_device(slot, self.device))
+        self._entries.M, self._entries.R = (
+            to_device(arrays[f"entry.{name}"], self.device).to(self._real) for name in ("centre", "correction")
+        )
+
+
+def _copy(ranking: Ranking, found: tuple[Tensor, Tensor, Tensor]) -> None:
+    for array, tensor in zip((ranking.classes, ranking.slots, ranking.scores), found, strict=True):
+        array[:] = tensor.cpu().numpy()
+
+
+def _count_losses(loss: Reals, weight: Reals, scalars: Reals) -> None:
+    """The running mean of the squared loss, row after row; a loss below 0 is none."""
+    omega, rows, mean = scalars[OMEGA], scalars[LOSS_ROWS], scalars[MEAN_LOSS]
+    for value in loss.tolist():
+        rows += omega
+        if value >= 0:
+            mean += (value * value - mean) * max(0.001, omega / rows)
+    scalars[LOSS_ROWS], scalars[MEAN_LOSS] = rows, mean
+    for part in (omega * weight).tolist():
+        scalars[ROWS] += part

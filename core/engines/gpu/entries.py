@@ -1,0 +1,94 @@
+"""The prototypes' entries on the device: one array of keys (feature, slot), ascending, with M and R beside it.
+
+The content decides the arrays, never its history: what is added is merged in, what goes is squeezed out. Both pass over
+all entries once (12 to 16 bytes each), which a device does in a fraction of the time that a group of rows takes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prototide.core.engines.gpu.sums import sums_by
+
+SLOT_BITS = 32
+SLOT_MASK = (1 << SLOT_BITS) - 1
+
+
+def keys_of(feature: Tensor, slot: Tensor) -> Tensor:
+    """The keys of entries, int64."""
+    return (feature.long() << SLOT_BITS) | slot.long()
+
+
+class Entries:
+    """Sparse M and R of all prototypes. ``real``: the precision of both."""
+
+    def __init__(self, real: torch.dtype, device: torch.device) -> None:
+        self.key = torch.zeros(0, dtype=torch.int64, device=device)  # (entries,) ascending
+        self.M = torch.zeros(0, dtype=real, device=device)  # (entries,)
+        self.R = torch.zeros(0, dtype=real, device=device)
+
+    @property
+    def slot(self) -> Tensor:
+        """(entries,)"""
+        return self.key & SLOT_MASK
+
+    @property
+    def feature(self) -> Tensor:
+        """(entries,)"""
+        return self.key >> SLOT_BITS
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.numel() * array.element_size() for array in (self.key, self.M, self.R))
+
+    def lists(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(where each feature's entries begin, how many there are)."""
+        edges = torch.searchsorted(self.key, torch.stack([features, features + 1]) << SLOT_BITS)
+        return edges[0], edges[1] - edges[0]
+
+    def find(self, keys: Tensor) -> Tensor:
+        """Position of each key, -1 where there is no such entry."""
+        if not self.key.numel():
+            return torch.full_like(keys, -1)
+        at = torch.searchsorted(self.key, keys).clamp_(max=self.key.numel() - 1)
+        return torch.where(self.key[at] == keys, at, -1)
+
+    def add(self, keys: Tensor, M: Tensor, R: Tensor) -> None:
+        """Adds to the entries with these keys, which may repeat; makes those that are missing."""
+        if not keys.numel():
+            return
+        unique, inverse = torch.unique(keys, return_inverse=True)
+        both = sums_by(torch.stack([M, R], 1), inverse, unique.numel()).to(self.M.dtype)
+        at = self.find(unique)
+        known = at >= 0
+        self.M[at[known]] += both[known, 0]
+        self.R[at[known]] += both[known, 1]
+        self._insert(unique[~known], both[~known])
+
+    def _insert(self, keys: Tensor, both: Tensor) -> None:
+        """``keys``: ascending, none of them there yet."""
+        old, new = self.key.numel(), keys.numel()
+        if not new:
+            return
+        before = torch.searchsorted(self.key, keys)  # old entries before each new one
+        at_new = before + torch.arange(new, device=keys.device)
+        passed = torch.zeros(old + 1, dtype=torch.int64, device=keys.device).index_add_(0, before, torch.ones_like(keys))
+        at_old = torch.arange(old, device=keys.device) + torch.cumsum(passed, 0)[:old]
+
+        def merged(mine: Tensor, added: Tensor) -> Tensor:
+            out = torch.empty(old + new, dtype=mine.dtype, device=mine.device)
+            out[at_old] = mine
+            out[at_new] = added
+            return out
+
+        self.key, self.M, self.R = merged(self.key, keys), merged(self.M, both[:, 0]), merged(self.R, both[:, 1])
+
+    def keep(self, kept: Tensor) -> None:
+        """Drops the entries that are not ``kept`` (flags)."""
+        self.key, self.M, self.R = self.key[kept], self.M[kept], self.R[kept]
+
+    def of_slots(self, chosen: Tensor) -> Tensor:
+        """(entries,) which entries belong to slots for which ``chosen`` (slots,) holds."""
+        return chosen[self.slot]

@@ -1,0 +1,187 @@
+"""A group of rows, laid out for learning: rows by class, and for each class its own prototypes on its rows' features.
+
+Inside a group a class depends on its own rows only. They touch no other features than their own, so that a small dense
+table per class, (features of its rows, its slots), is all that learning reads and writes; it is taken from the entries
+before and put back after. Classes, rows and pairs (class, feature) are numbered inside the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, Entries, keys_of
+from prototide.core.engines.gpu.rows import DeviceRows, to_device
+from prototide.core.engines.gpu.scoring import Frozen, best_wrong
+from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
+from prototide.core.engines.tables import Classes, Longs, Reals, Rule, Slots
+
+NONE, NEW_CLASS, TRIAL_BORN, PROMOTED, DISCARDED = 0, 1, 2, 3, 4  # what a row can make happen to a slot of its class
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows and which slots take part; on the host."""
+
+    row: Longs  # (rows,) learned rows, by class, in order inside a class
+    classes: Longs  # (classes,)
+    first: Longs  # (classes,) where a class's rows begin
+    count: Longs  # (classes,)
+    slot: Longs  # (classes, most slots of one class) ascending, -1 fills up with room for births
+
+    @classmethod
+    def of(cls, own_class: NDArray[np.int32], slots: Slots, classes: Classes, rule: Rule) -> Plan:
+        """For the rows whose ``own_class`` is not -1."""
+        learned = np.flatnonzero(own_class >= 0)
+        row = learned[np.argsort(own_class[learned], kind="stable")]
+        present, first, count = np.unique(own_class[row], return_index=True, return_counts=True)
+        held = np.flatnonzero(slots.kind)
+        held = held[np.argsort(slots.cls[held], kind="stable")]
+        begin, end = (np.searchsorted(slots.cls[held], present, side) for side in ("left", "right"))
+        here = end - begin
+        births = 1 + count // rule.grow_after  # a trial asks for so many errors
+        most = np.minimum(np.maximum(classes.limit[present], np.maximum(here, 1)), here + births)
+        each = np.arange(int(most.max(initial=1)))
+        slot = np.append(held, -1)[np.minimum(begin[:, None] + each, held.size)]
+        return cls(row, present.astype(np.int64), first, count, np.where(each < here[:, None], slot, -1))
+
+
+@dataclass
+class Tables:
+    """Numbers of the group's classes and their slots, on the device; learning changes them."""
+
+    kind: Tensor  # (classes, slots) int32
+    mass: Tensor  # (classes, slots)
+    square: Tensor
+    counts: Tensor  # (classes, 7) int64: the columns below
+
+    ACTIVE, TRIAL, ERRORS, WAIT, SAVED, STOLEN, AGE, LIMIT = range(8)
+
+
+@dataclass
+class Group:
+    """All that the classes need to learn their rows; on the device."""
+
+    first: Tensor  # (classes,) int64
+    count: Tensor
+    row: Tensor  # (rows,) row of the batch, by class
+    indptr: Tensor  # (rows + 1,) into the three below
+    pair: Tensor  # (non-zeros,) int64: pair (class, feature)
+    x: Tensor  # (non-zeros,)
+    rate: Tensor  # (non-zeros,) 1 / sqrt(1 + G / omega)
+    feature: Tensor  # (non-zeros,)
+    key: Tensor  # (pairs,) class << 32 | feature, ascending
+    pair_first: Tensor  # (classes + 1,) where a class's pairs begin
+    at: Tensor  # (pairs, slots) positions of the entries, -1 for none
+    M: Tensor  # (pairs, slots)
+    R: Tensor
+    M_before: Tensor
+    tables: Tables
+    wrong: Tensor  # (rows,) score of the best wrong class, -inf for none
+    rival_class: Tensor  # (rows, wrong_classes + 1) frozen ranking, without the own class
+    rival_slot: Tensor
+    rival_score: Tensor
+    weight: Tensor  # (rows,)
+
+    @property
+    def pair_class(self) -> Tensor:
+        """(pairs,)"""
+        return self.key >> SLOT_BITS
+
+    @property
+    def pair_feature(self) -> Tensor:
+        """(pairs,)"""
+        return self.key & SLOT_MASK
+
+
+@dataclass
+class Outcome:
+    """What learning found for each row (by class), besides the tables and M, R of the group."""
+
+    event: Tensor  # (rows,) int32
+    event_slot: Tensor  # (rows,) which of the class's slots
+    own: Tensor  # (rows,) best own slot before the row was learned, -1 for none
+    own_score: Tensor  # (rows,)
+    loss: Tensor  # (rows,) hinge loss, -1 for none
+    right: Tensor  # (rows,) int32: it beat the best wrong class
+    step: Tensor  # (rows, wrong_classes + 1) how strongly each rival is pushed
+    born: Tensor  # (classes, slots) int32: born in this group
+    source: Tensor  # (classes, slots) slot whose corrections a promoted trial took, -1 for none
+
+
+def new_outcome(group: Group) -> Outcome:
+    """Nothing found yet."""
+    rows, device, wide = group.row.numel(), group.row.device, group.weight.dtype
+    whole = {"dtype": torch.int32, "device": device}
+    shape = group.tables.kind.shape
+    return Outcome(
+        torch.zeros(rows, **whole), torch.zeros(rows, **whole), torch.full((rows,), -1, **whole),
+        torch.zeros(rows, dtype=wide, device=device), torch.full((rows,), -1.0, dtype=wide, device=device),
+        torch.zeros(rows, **whole), torch.zeros(group.rival_score.shape, dtype=wide, device=device),
+        torch.zeros(shape, **whole), torch.full(shape, -1, **whole),
+    )  # fmt: skip
+
+
+def tables_of(plan: Plan, slots: Slots, classes: Classes, device: torch.device) -> Tables:
+    """The numbers of the plan's classes and slots."""
+    there, at = plan.slot >= 0, np.maximum(plan.slot, 0)
+    kind = np.where(there, slots.kind[at], 0).astype(np.int32) if slots.kind.size else np.zeros(at.shape, np.int32)
+    mass, square = (
+        np.where(there, table[at], 0.0) if table.size else np.zeros(at.shape) for table in (slots.mass, slots.square)
+    )
+    c = plan.classes
+    trial = classes.trial[c]
+    local = np.where(trial >= 0, (plan.slot == trial[:, None]).argmax(1), -1)
+    columns = (classes.active[c], local, classes.errors[c], classes.wait[c], classes.saved[c], classes.stolen[c],
+               classes.age[c], classes.limit[c])  # fmt: skip
+    wide = wide_type(device)
+    return Tables(
+        to_device(kind, device), to_device(mass, device).to(wide), to_device(square, device).to(wide),
+        to_device(np.stack(columns, 1).astype(np.int64), device),
+    )  # fmt: skip
+
+
+def lay_out(
+    plan: Plan, rows: DeviceRows, x: Tensor, weight: Reals, frozen: Frozen, own: Tensor, entries: Entries,
+    tables: Tables, rates: Tensor, rule: Rule,
+) -> Group:  # fmt: skip
+    """``x``: unit values of ``rows``; ``own``: (n,) classes; ``rates``: (features,) of the corrections."""
+    device = x.device
+    row, first, count, slot = (to_device(a, device) for a in (plan.row, plan.first, plan.count, plan.slot))
+    length = torch.diff(rows.indptr)[row]
+    which, at = ranges(rows.indptr[row], length)
+    feature = rows.indices[at].long()
+    row_class = torch.repeat_interleave(torch.arange(count.numel(), device=device), count)
+    key, pair = torch.unique(keys_of(row_class[which], feature), return_inverse=True)
+    edges = torch.arange(count.numel() + 1, device=device) << SLOT_BITS
+    held = slot[key >> SLOT_BITS]
+    position = torch.where(held >= 0, entries.find(keys_of((key & SLOT_MASK)[:, None], held.clamp(min=0))), -1)
+    M, R = (_at(table, position) for table in (entries.M, entries.R))
+    rivals = rule.wrong_classes + 1
+    rival_class = frozen.top_class[row, :rivals]
+    theirs = rival_class == own[row, None]
+    return Group(
+        first=first, count=count, row=row, indptr=torch.nn.functional.pad(torch.cumsum(length, 0), (1, 0)),
+        pair=pair, x=x[at], rate=rates[feature], feature=feature, key=key,
+        pair_first=torch.searchsorted(key, edges), at=position, M=M, R=R, M_before=M.clone(), tables=tables,
+        wrong=best_wrong(frozen.top_class[row], frozen.top_score[row], own[row]),
+        rival_class=torch.where(theirs, -1, rival_class), rival_slot=frozen.top_slot[row, :rivals],
+        rival_score=frozen.top_score[row, :rivals], weight=to_device(weight[plan.row], device).to(tables.mass.dtype),
+    )  # fmt: skip
+
+
+def _at(table: Tensor, position: Tensor) -> Tensor:
+    """Values at the positions, 0 at -1."""
+    if not table.numel():
+        return torch.zeros(position.shape, dtype=table.dtype, device=table.device)
+    return torch.where(position >= 0, table[position.clamp(min=0)], 0)
+
+
+def row_sums(values: Tensor, group: Group) -> Tensor:
+    """(rows, ...) sums over each row's non-zeros."""
+    row = torch.repeat_interleave(torch.arange(group.row.numel(), device=values.device), torch.diff(group.indptr))
+    return sums_by(values, row, group.row.numel())

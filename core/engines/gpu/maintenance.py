@@ -1,0 +1,186 @@
+"""What happens every 1,024 learned rows, on the device: `prototide.core.engines.maintenance` says what and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prototide.core.engines.gpu.births import vacate
+from prototide.core.engines.gpu.entries import Entries, keys_of
+from prototide.core.engines.gpu.rows import to_device
+from prototide.core.engines.gpu.sums import sums_by
+from prototide.core.engines.tables import ACTIVE, MERGED, PRUNED, Classes, Flags, Longs, Reals, Rule, Slots
+
+BUCKETS, BUCKET_ROOM = 1024, 1 << 25  # of features, in the bound on cosines
+
+
+def square_norms(entries: Entries, slots: int) -> Tensor:
+    """(slots,) |M_p|^2 from the entries."""
+    M = entries.M.to(torch.float64 if entries.M.device.type != "mps" else entries.M.dtype)
+    return sums_by(M * M, entries.slot, slots)
+
+
+def light(slots: Slots, classes: Classes, omega: float, rule: Rule) -> list[int]:
+    """Active prototypes below ``min_weight``, the last of a class only to forget it; trials of forgotten classes."""
+    weak = np.flatnonzero((slots.kind == ACTIVE) & (slots.mass / omega < rule.min_weight))
+    weak = weak[np.argsort(slots.mass[weak], kind="stable")]
+    gone, left = [], classes.active.copy()
+    for p in weak.tolist():
+        if left[slots.cls[p]] > (0 if rule.forget_classes else 1):
+            left[slots.cls[p]] -= 1
+            gone.append(p)
+    forgotten = np.flatnonzero((left == 0) & (classes.trial >= 0))
+    return gone + classes.trial[forgotten].tolist()
+
+
+def prune(gone: list[int], slots: Slots, classes: Classes, counters: Longs) -> None:
+    """Takes the prototypes out of the tables."""
+    for p in gone:
+        c = slots.cls[p]
+        if slots.kind[p] == ACTIVE:
+            classes.active[c] -= 1
+            counters[PRUNED] += 1
+        else:
+            classes.trial[c] = -1
+        vacate(slots, p)
+
+
+def drop_slots(entries: Entries, gone: list[int], slots: int) -> None:
+    """Drops all entries of the slots."""
+    if gone:
+        kept = torch.ones(slots, dtype=torch.bool, device=entries.key.device)
+        kept[gone] = False
+        entries.keep(entries.of_slots(kept))
+
+
+def members(slots: Slots, chosen: Flags) -> Longs:
+    """(classes, most of one) active slots of the chosen classes that have several, ascending; -1 fills up."""
+    held = np.flatnonzero((slots.kind == ACTIVE) & chosen[slots.cls])
+    held = held[np.argsort(slots.cls[held], kind="stable")]
+    _, first, count = np.unique(slots.cls[held], return_index=True, return_counts=True)
+    first, count = first[count > 1], count[count > 1]
+    each = np.arange(int(count.max(initial=0)))
+    return np.where(each < count[:, None], np.append(held, -1)[np.minimum(first[:, None] + each, held.size)], -1)
+
+
+def perhaps_near(entries: Entries, slots: Slots, team: Longs, cosine: float) -> NDArray[np.bool_]:
+    """(teams,) whether two of a team may have this cosine or more.
+
+    Cauchy-Schwarz on buckets of features: M_a . M_b <= sum over buckets of |M_a| |M_b|, each taken inside the bucket.
+    """
+    device, size = entries.key.device, slots.kind.size
+    number = np.full(size, -1)
+    used = team[team >= 0]
+    number[used] = np.arange(used.size)
+    buckets = max(1, min(BUCKETS, BUCKET_ROOM // max(1, used.size)))
+    where = to_device(number, device)[entries.slot]
+    inside = where >= 0
+    M = entries.M[inside].to(torch.float64 if device.type != "mps" else entries.M.dtype)
+    bucket = where[inside] * buckets + entries.feature[inside] % buckets
+    norm = sums_by(M * M, bucket, used.size * buckets).view(used.size, buckets).sqrt().float()
+    norm = torch.nn.functional.normalize(norm, dim=1)
+    norm = torch.cat([norm, norm.new_zeros(1, buckets)])  # the team's missing ones
+    at = to_device(np.where(team >= 0, number[np.maximum(team, 0)], used.size), device)
+    near = torch.zeros(team.shape[0], dtype=torch.bool, device=device)
+    for a in range(team.shape[1]):
+        for b in range(a + 1, team.shape[1]):
+            near |= (norm[at[:, a]] * norm[at[:, b]]).sum(1) >= cosine - 1e-5
+    return near.cpu().numpy()
+
+
+class Vectors:
+    """The vectors of some slots, on the host, in float64: {slot: (features ascending, M, R)}."""
+
+    def __init__(self, entries: Entries, chosen: Longs, slots: int) -> None:
+        flags = np.zeros(slots, np.bool_)
+        flags[chosen] = True
+        inside = entries.of_slots(to_device(flags, entries.key.device))
+        slot, feature, M, R = (
+            part[inside].cpu().numpy() for part in (entries.slot, entries.feature, entries.M, entries.R)
+        )
+        order = np.argsort(slot, kind="stable")
+        edges = np.searchsorted(slot[order], np.append(chosen, slots))
+        ends = np.searchsorted(slot[order], chosen, "right")
+        self.of = {
+            int(p): (feature[order[a:b]], M[order[a:b]].astype(np.float64), R[order[a:b]].astype(np.float64))
+            for p, a, b in zip(chosen, edges[:-1], ends, strict=True)
+        }
+
+    def distance(self, slots: Slots, a: int, b: int) -> float:
+        """1 - cosine."""
+        (fa, Ma, _), (fb, Mb, _) = self.of[a], self.of[b]
+        _, ia, ib = np.intersect1d(fa, fb, assume_unique=True, return_indices=True)
+        return float(1 - Ma[ia] @ Mb[ib] / np.sqrt(slots.square[a] * slots.square[b]))
+
+    def join(self, slots: Slots, a: int, b: int) -> None:
+        """M_a += M_b, R_a the mean by mass."""
+        share = slots.mass[a] / (slots.mass[a] + slots.mass[b])
+        (fa, Ma, Ra), (fb, Mb, Rb) = self.of[a], self.of.pop(b)
+        feature, where = np.unique(np.concatenate([fa, fb]), return_inverse=True)
+        M = np.bincount(where, np.concatenate([Ma, Mb]), feature.size)
+        R = np.bincount(where, np.concatenate([share * Ra, (1 - share) * Rb]), feature.size)
+        self.of[a] = feature, M, R
+        slots.mass[a] += slots.mass[b]
+        slots.square[a] = float(M @ M)
+
+
+def all_distances(entries: Entries, slots: Slots) -> Reals:
+    """1 - cosine of all pairs of active prototypes of one class."""
+    team = members(slots, np.ones(int(slots.cls.max(initial=0)) + 1, np.bool_))
+    vectors = Vectors(entries, np.sort(team[team >= 0]), slots.kind.size)
+    pairs = (
+        (a, b)
+        for row in team.tolist()
+        for i, a in enumerate(row)
+        for b in row[i + 1 :]
+        if b >= 0
+    )  # fmt: skip
+    return np.array([vectors.distance(slots, a, b) for a, b in pairs])
+
+
+def merge(entries: Entries, slots: Slots, classes: Classes, counters: Longs, threshold: float, chosen: Flags) -> None:
+    """Joins prototypes of one class at most ``threshold`` apart; the bound leaves few classes to look at."""
+    team = members(slots, chosen)
+    if not team.size:
+        return
+    team = team[perhaps_near(entries, slots, team, 1 - threshold)]
+    if not team.size:
+        return
+    vectors = Vectors(entries, np.sort(team[team >= 0]), slots.kind.size)
+    changed: list[int] = []
+    gone: list[int] = []
+    for row in team.tolist():
+        left = [p for p in row if p >= 0]
+        for a in left:
+            if a in gone:
+                continue
+            for p in left[left.index(a) + 1 :]:
+                if p not in gone and vectors.distance(slots, a, p) <= threshold:
+                    vectors.join(slots, a, p)
+                    vacate(slots, p)
+                    classes.active[row and slots.cls[a]] -= 1
+                    counters[MERGED] += 1
+                    gone.append(p)
+                    changed.append(a)
+    if gone:
+        kept = sorted(set(changed) - set(gone))
+        drop_slots(entries, kept + gone, slots.kind.size)
+        _put(entries, vectors, kept)
+
+
+def _put(entries: Entries, vectors: Vectors, chosen: list[int]) -> None:
+    device, parts = entries.key.device, [vectors.of[p] for p in chosen]
+    slot = np.repeat(np.array(chosen, np.int64), [part[0].size for part in parts])
+    feature, M, R = (to_device(np.concatenate([part[i] for part in parts]), device) for i in range(3))
+    entries.add(keys_of(feature, to_device(slot, device)), M.to(entries.M.dtype), R.to(entries.M.dtype))
+
+
+def truncate(entries: Entries, old: Tensor, square: Tensor, omega: float, rule: Rule) -> None:
+    """Drops entries whose part in the score is below ``truncation`` times the vector's largest, in the ``old`` slots."""
+    slot = entries.slot
+    scale = rule.tau / torch.where(square > 0, square, 1.0).sqrt()
+    size = torch.maximum(entries.M.abs() * scale[slot], entries.R.abs() / omega)
+    largest = torch.zeros_like(scale).scatter_reduce_(0, slot, size.to(scale.dtype), "amax")
+    entries.keep(~old[slot] | (size >= rule.truncation * largest[slot]))

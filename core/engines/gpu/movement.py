@@ -1,0 +1,38 @@
+"""How far prototypes move, on the device: see `prototide.core.engines.movement` for the formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prototide.core.engines.gpu.entries import SLOT_MASK
+from prototide.core.engines.gpu.sums import sums_by
+from prototide.core.engines.movement import Journey, Movement
+from prototide.core.engines.tables import Slots
+
+
+@dataclass
+class DeviceJourney(Journey):
+    """The prototypes as they were at the start, and how their centres changed since."""
+
+    keys: list[Tensor] = field(default_factory=list)  # of each group: entries that changed, each once,
+    changes: list[Tensor] = field(default_factory=list)  # and by how much
+
+    def movement(self, slots: Slots, omega: float, n_features: int) -> Movement:
+        """To here."""
+        if not self.keys:
+            return Movement(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
+        key, change = self.keys[0], self.changes[0]
+        if len(self.keys) > 1:
+            key, inverse = torch.unique(torch.cat(self.keys), return_inverse=True)
+            change = sums_by(torch.cat(self.changes), inverse, key.numel())
+        attracted = sums_by(change.to(torch.float64 if change.device.type != "mps" else change.dtype) ** 2,
+                            key & SLOT_MASK, slots.kind.size).cpu().numpy()  # fmt: skip
+        begun = np.append(self.ids, np.full(slots.id.size - self.ids.size, -1))
+        moved = np.flatnonzero((begun == slots.id) & (begun >= 0) & (attracted > 0))
+        squares, old, new = attracted[moved], np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])
+        shift = np.maximum(0.0, (squares - (new - old) ** 2) / (2 * old * new))
+        return Movement(slots.id[moved], slots.cls[moved], slots.mass[moved] / omega, shift)
