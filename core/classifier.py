@@ -14,8 +14,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
 
 from prototide.core import fitting, introspection
-from prototide.core.introspection import Explanation, Prototypes
 from prototide.core.devices import checked_device
+from prototide.core.introspection import Explanation, Prototypes
 from prototide.core.labels import Label, as_array, checked_labels, checked_weights
 from prototide.core.model import Learned, LearnStats, Model, new_engine
 from prototide.core.parameters import check_parameters
@@ -292,7 +292,9 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def engine(self) -> str:
         """What computes: "indexed", "plain" (half precision), "gpu" (on a device) or "frozen"."""
         return (
-            self._fitted.engine.name if hasattr(self, "_fitted") else new_engine(self._parameters(), self._engine, self._device).name
+            self._fitted.engine.name
+            if hasattr(self, "_fitted")
+            else new_engine(self._parameters(), self._engine, self._device).name
         )
 
     @property

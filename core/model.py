@@ -108,7 +108,9 @@ class Model:
         if device == self.device:
             return
         if self.frozen:
-            raise ValueError(f"device={device!r} is not allowed: a frozen model answers on 'cpu'; move it before freeze()")
+            raise ValueError(
+                f"device={device!r} is not allowed: a frozen model answers on 'cpu'; move it before freeze()"
+            )
         before, self.device = self.device, device
         try:
             self._exchange_engine()

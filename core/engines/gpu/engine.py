@@ -11,6 +11,7 @@ On the device: the entries (`entries.Entries`), document frequencies and violati
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prototide.core.engines.gpu import births, learning, maintenance, scoring
-from prototide.core.engines.gpu.entries import SLOT_MASK, Entries, keys_of
+from prototide.core.engines.gpu import births, maintenance, scoring
+from prototide.core.engines.gpu.compute import View, compute_for
+from prototide.core.engines.gpu.entries import Entries, keys_of
 from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, lay_out, tables_of
 from prototide.core.engines.gpu.movement import DeviceJourney
 from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload
 from prototide.core.engines.gpu.scoring import Frozen, Roster
 from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
 from prototide.core.engines.movement import Journey
-from prototide.core.engines.plain import BLOCK_BYTES, PlainEngine, Ranking, Step, _Probed
+from prototide.core.engines.plain import PlainEngine, Ranking, Step, _Probed
 from prototide.core.engines.tables import (
     ACTIVE,
     BORN,
@@ -36,7 +38,6 @@ from prototide.core.engines.tables import (
     OMEGA,
     ROWS,
     TRIAL,
-    Classes,
     Features,
     Flags,
     Ints,
@@ -59,9 +60,11 @@ class GpuEngine(PlainEngine):
         self.device = torch.device(device)
         self._real = torch.float64 if dtype == np.float64 else torch.float32
         self._wide = wide_type(self.device)
-        self._entries = Entries(self._real, self.device)
+        self._store = Entries(self._real, self.device)
         self._frequency = torch.zeros(0, dtype=self._wide, device=self.device)  # (features,) rows with it, times omega
         self._violation = torch.zeros_like(self._frequency)  # (features,) see `tables.Features`
+        self._compute = compute_for(self.device, self._real)
+        self._viewed: View | None = None  # until something changes
 
     @property
     def n_features(self) -> int:
@@ -72,22 +75,15 @@ class GpuEngine(PlainEngine):
     def nbytes(self) -> int:
         """Bytes of all arrays, on the host and on the device."""
         tables = sum(array.nbytes for table in (self._slots, self._classes) for array in table)
-        return tables + self._entries.nbytes + 2 * self._violation.numel() * self._violation.element_size()
+        statistics = 2 * self._violation.numel() * self._violation.element_size()
+        return tables + self._store.nbytes + statistics + self._compute.nbytes
 
     # --- inside prototypes ---
 
-    def _entries_of(self, slot: int) -> tuple[Ints, Reals, Reals]:
-        inside = torch.nonzero(self._entries.slot == slot)[:, 0]
-        feature, M, R = (
-            table[inside].cpu().numpy() for table in (self._entries.feature, self._entries.M, self._entries.R)
-        )
+    def _entries(self, slot: int) -> tuple[Ints, Reals, Reals]:
+        inside = torch.nonzero(self._store.slot == slot)[:, 0]
+        feature, M, R = (table[inside].cpu().numpy() for table in (self._store.feature, self._store.M, self._store.R))
         return feature.astype(np.int32), M.astype(np.float64), R.astype(np.float64)
-
-    def scoring_vector(self, slot: int) -> tuple[Ints, Reals, Reals]:
-        """(features ascending, tau M / |M|, R / omega) of a prototype; a row's score is its product with their sum."""
-        features, M, R = self._entries_of(slot)
-        length = float(np.sqrt(self._slots.square[slot]))
-        return features, M * (self.rule.tau / length if length > 0 else 0.0), R / self.omega
 
     def weighted(self, rows: CsrRows) -> Reals:
         """(non-zeros,) the rows' values times the idf, at unit length."""
@@ -100,7 +96,7 @@ class GpuEngine(PlainEngine):
         if self.rule.idf:
             counted = float(self._scalars[ROWS])
             idf = scoring.inverse_frequencies(self._frequency, counted, self.omega, rows.width)
-        return scoring.unit_rows(rows, idf, self._real)
+        return self._compute.unit_rows(rows, idf, self._real)
 
     def _roster(self) -> Roster:
         used, classes = self._used(), self._classes.active.size
@@ -117,57 +113,65 @@ class GpuEngine(PlainEngine):
             kind.astype(np.int64), cls.astype(np.int64), np.where(each < count[:, None], inside, used),
             np.flatnonzero(kind == TRIAL), scale,
         )  # fmt: skip
-        return Roster(*(to_device(array, self.device) for array in there), used=used)
+        return Roster(*(to_device(array, self.device) for array in there), used)
 
-    def _block_rows(self) -> int:
-        return max(1, BLOCK_BYTES // (24 * max(1, self._used())))
+    def _view(self) -> View:
+        if self._viewed is None or self._viewed.rule != self.rule:
+            self._changed()
+            self._viewed = View(self._store, self._roster(), self.n_features, self.omega, self.rule)
+        return self._viewed
 
-    def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
-        """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
-        ranking, roster, size = Ranking.empty(rows.count, depth), self._roster(), self._block_rows()
+    def _changed(self, *, structure: bool = False) -> None:
+        self._viewed = None
+        self._compute.forget(structure=structure)
+
+    def _blocks(self, rows: CsrRows | DeviceRows) -> Iterator[tuple[int, int, DeviceRows, Tensor]]:
+        """(first row, last row + 1, the rows, their unit values) of as many rows at once as can be scored."""
+        size = self._compute.rows_at_once(self._view(), rows.count)
         for first in range(0, rows.count, size):
             last = min(first + size, rows.count)
             part = upload(rows.part(first, last), self.device, self._real)
-            found = scoring.best_slots(self._slot_scores(part, roster), roster)
-            _copy(ranking.part(first, last), scoring.rank_classes(*found, depth))
+            yield first, last, part, self._unit_there(part)
+
+    def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
+        """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
+        ranking = Ranking.empty(rows.count, depth)
+        found = [
+            (first, last, self._compute.rank(part, x, self._view(), depth))
+            for first, last, part, x in self._blocks(rows)
+        ]
+        for first, last, best in found:
+            _copy(ranking.part(first, last), best)
         return ranking, self._winners(ranking)
 
     def class_scores(self, rows: CsrRows) -> Reals:
         """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
-        out, roster, size = np.empty((rows.count, self._classes.active.size)), self._roster(), self._block_rows()
-        for first in range(0, rows.count, size):
-            last = min(first + size, rows.count)
-            part = upload(rows.part(first, last), self.device, self._real)
-            out[first:last] = scoring.best_slots(self._slot_scores(part, roster), roster)[0].cpu().numpy()
+        out = np.empty((rows.count, self._classes.active.size))
+        for first, last, part, x in self._blocks(rows):
+            out[first:last] = self._compute.class_scores(part, x, self._view()).cpu().numpy()
         return out
 
-    def _slot_scores(self, rows: DeviceRows, roster: Roster) -> Tensor:
-        x = self._unit_there(rows)
-        return scoring.slot_scores(rows, x, self._entries, roster, self.omega, self.rule)[2]
-
-    def _freeze_there(self, rows: DeviceRows, x: Tensor, own: Tensor, asked: Longs, top: Ranking) -> Frozen:
-        """Scores of a group, in blocks; fills ``top``."""
-        roster, size, parts = self._roster(), self._block_rows(), []
-        for first in range(0, max(1, rows.count), size):
-            last = min(first + size, rows.count)
-            part, begin = rows.part(first, last), int(rows.ends[first])
+    def _freeze_there(self, rows: DeviceRows, own: Tensor, asked: Longs, top: Ranking) -> tuple[Frozen, Tensor]:
+        """Scores of a group, in blocks, and the rows' unit values; fills ``top``."""
+        parts, units = [], []
+        for first, last, part, x in self._blocks(rows):
             inside = to_device(asked[(asked >= first) & (asked < last)] - first, self.device)
-            values = x[begin : begin + part.indices.numel()]
-            frozen = scoring.freeze(
-                part, values, self._entries, roster, self.omega, self.rule, own[first:last], inside, top.classes.shape[1]
-            )
+            frozen = self._compute.freeze(part, x, self._view(), own[first:last], inside, top.classes.shape[1])
             frozen.steal_row.add_(first)
             parts.append(frozen)
+            units.append(x)
         fields = zip(*(vars(part).values() for part in parts), strict=True)
         frozen = Frozen(*(torch.cat(field) if len(parts) > 1 else field[0] for field in fields))
         _copy(top, (frozen.top_class, frozen.top_slot, frozen.top_score))
-        return frozen
+        return frozen, torch.cat(units)
 
     # --- learning ---
 
     def make_room(self, limits: Longs, width: int) -> None:
         """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
         missing = width - self.n_features
+        if missing > 0 or limits.size > self._classes.active.size:
+            self._changed()
         super().make_room(limits, 0)
         if missing > 0:
             more = torch.zeros(missing, dtype=self._wide, device=self.device)
@@ -191,9 +195,10 @@ class GpuEngine(PlainEngine):
         there = upload(rows, self.device, self._real)
         row = there.row
         M = self._unit_there(there) * to_device(weight, self.device)[row].to(self._real)
-        self._entries.add(keys_of(there.indices, to_device(free, self.device)[row]), M, torch.zeros_like(M))
+        self._store.add(keys_of(there.indices, to_device(free, self.device)[row]), M, torch.zeros_like(M))
         self._slots.square[free] = sums_by(M.to(self._wide) ** 2, row, rows.count).cpu().numpy()
         self._slots.mass[free] = weight
+        self._changed(structure=True)
 
     def learn(self, rows: CsrRows, own_class: Ints, weight: Reals, depth: int) -> Step:
         """See `PlainEngine.learn`; the rows go to the device at once."""
@@ -206,26 +211,29 @@ class GpuEngine(PlainEngine):
         self, rows: Any, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Any
     ) -> _Probed:
         learned = int(np.count_nonzero(own_class >= 0))
-        self._scalars[OMEGA] *= self.rule.decay**learned
-        x, own = self._unit_there(rows), to_device(own_class.astype(np.int64), self.device)
-        frozen = self._freeze_there(rows, x, own, asked, top)
+        if self.rule.decay != 1:
+            self._scalars[OMEGA] *= self.rule.decay**learned
+            self._changed()
+        own = to_device(own_class.astype(np.int64), self.device)
+        frozen, x = self._freeze_there(rows, own, asked, top)
         winners, scores = self._winners(top), frozen.asked.cpu().numpy().astype(np.float64)
         if not learned:
             return _Probed(winners, scores)
         plan = Plan.of(own_class, self._slots, self._classes, self.rule)
         rates = 1 / torch.sqrt(1 + self._violation / self.omega)
         group = lay_out(
-            plan, rows, x, weight, frozen, own, self._entries,
+            plan, rows, x, weight, frozen, own, self._store,
             tables_of(plan, self._slots, self._classes, self.device), rates.to(self._real), self.rule,
         )  # fmt: skip
         active = (group.tables.kind == ACTIVE).clone()
-        outcome = learning.learn(group, self.rule, self.omega, float(self._scalars[MEAN_LOSS]))
+        outcome = self._compute.learn(group, self.rule, self.omega, float(self._scalars[MEAN_LOSS]))
         replayed = self._replay(plan, group, outcome)
         self._travel(journey, group, outcome, active, replayed.place)
         self._settle(group, outcome, plan, replayed)
         self._count_steals(frozen, plan, group, outcome, replayed, own_class)
         self._count_rows(plan, group, outcome, weight)
         self._touched[plan.classes] = True
+        self._changed()
         return _Probed(winners, scores, self._own_best(plan, outcome, replayed, own_class.size))
 
     def _replay(self, plan: Plan, group: Group, outcome: Outcome) -> births.Replayed:
@@ -261,7 +269,7 @@ class GpuEngine(PlainEngine):
 
     def _settle(self, group: Group, outcome: Outcome, plan: Plan, replayed: births.Replayed) -> None:
         """Puts back what the classes learned, in places; then what crosses classes: pushes on wrong prototypes."""
-        entries, born = self._entries, (outcome.born > 0)[group.pair_class]
+        entries, born = self._store, (outcome.born > 0)[group.pair_class]
         known = (group.at >= 0) & ~born
         entries.M[group.at[known]] = group.M[known]
         entries.R[group.at[known]] = group.R[known]
@@ -284,8 +292,8 @@ class GpuEngine(PlainEngine):
         for k, local in np.argwhere(source >= 0).tolist():
             if replayed.place[k, local] < 0:
                 continue
-            inside = (self._entries.slot == int(plan.slot[k, source[k, local]])) & (self._entries.R != 0)
-            feature, R = self._entries.feature[inside], self._entries.R[inside]
+            inside = (self._store.slot == int(plan.slot[k, source[k, local]])) & (self._store.R != 0)
+            feature, R = self._store.feature[inside], self._store.R[inside]
             outside = ~torch.isin(feature, group.pair_feature[int(group.pair_first[k]) : int(group.pair_first[k + 1])])
             feature, R = feature[outside], R[outside]
             target = torch.full_like(feature, int(replayed.place[k, local]))
@@ -343,8 +351,8 @@ class GpuEngine(PlainEngine):
 
     def _rescale(self) -> None:
         omega, scalars = self.omega, self._scalars
-        self._entries.M /= omega
-        self._entries.R /= omega
+        self._store.M /= omega
+        self._store.R /= omega
         self._slots.mass[:] /= omega
         self._slots.square[:] /= omega * omega
         self._frequency /= omega
@@ -352,33 +360,35 @@ class GpuEngine(PlainEngine):
         scalars[ROWS] /= omega
         scalars[LOSS_ROWS] /= omega
         scalars[OMEGA] = 1.0
+        self._changed()
 
     def _maintain(self) -> None:
         rule, slots, classes = self.rule, self._slots, self._classes
         self._exact_norms(self._touched)
         gone = maintenance.light(slots, classes, self.omega, rule)
         maintenance.prune(gone, slots, classes, self._counters)
-        maintenance.drop_slots(self._entries, gone, slots.kind.size)
+        maintenance.drop_slots(self._store, gone, slots.kind.size)
         if rule.merge_distance > 0:
-            maintenance.merge(self._entries, slots, classes, self._counters, *self._merge_threshold())
+            maintenance.merge(self._store, slots, classes, self._counters, *self._merge_threshold())
         if rule.truncation > 0:
             old = (slots.kind == ACTIVE) & self._touched[slots.cls] & (slots.mass / self.omega >= rule.young_mass)
             if old.any():
                 square = to_device(slots.square, self.device)
-                maintenance.truncate(self._entries, to_device(old, self.device), square, self.omega, rule)
+                maintenance.truncate(self._store, to_device(old, self.device), square, self.omega, rule)
                 self._exact_norms(self._touched)
         self._touched[:] = False
+        self._changed(structure=True)
 
     def _exact_norms(self, touched: Flags) -> None:
         slots = self._slots
-        exact = maintenance.square_norms(self._entries, slots.kind.size).cpu().numpy()
+        exact = maintenance.square_norms(self._store, slots.kind.size).cpu().numpy()
         np.copyto(slots.square, exact, where=(slots.kind != FREE) & touched[slots.cls])
 
     def _merge_threshold(self) -> tuple[float, Flags]:
         rule = self.rule
         if not rule.relative_merge and rule.merge_percentile < 0:
             return rule.merge_distance, self._touched
-        distances = maintenance.all_distances(self._entries, self._slots)
+        distances = maintenance.all_distances(self._store, self._slots)
         if not distances.size:
             return rule.merge_distance, self._touched
         threshold = rule.merge_distance * (float(distances.mean()) if rule.relative_merge else 1.0)
@@ -392,7 +402,7 @@ class GpuEngine(PlainEngine):
         """The plain engine's arrays, copies."""
         births.link(self._slots, self._classes)
         self._features = Features(*(t.cpu().numpy().astype(np.float64) for t in (self._frequency, self._violation)))
-        entries = self._entries
+        entries = self._store
         count = torch.bincount(entries.feature, minlength=self.n_features)
         return self._tables_state(self._used()) | {
             "entry.count": count.cpu().numpy().astype(np.int32),
@@ -412,10 +422,11 @@ class GpuEngine(PlainEngine):
         )
         count, slot = np.array(arrays["entry.count"]), np.array(arrays["entry.slot"], np.int64)
         feature = np.repeat(np.arange(count.size), count)
-        self._entries.key = keys_of(to_device(feature, self.device), to_device(slot, self.device))
-        self._entries.M, self._entries.R = (
+        self._store.key = keys_of(to_device(feature, self.device), to_device(slot, self.device))
+        self._store.M, self._store.R = (
             to_device(arrays[f"entry.{name}"], self.device).to(self._real) for name in ("centre", "correction")
         )
+        self._changed(structure=True)
 
 
 def _copy(ranking: Ranking, found: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -74,7 +74,9 @@ class Entries:
             return
         before = torch.searchsorted(self.key, keys)  # old entries before each new one
         at_new = before + torch.arange(new, device=keys.device)
-        passed = torch.zeros(old + 1, dtype=torch.int64, device=keys.device).index_add_(0, before, torch.ones_like(keys))
+        passed = torch.zeros(old + 1, dtype=torch.int64, device=keys.device).index_add_(
+            0, before, torch.ones_like(keys)
+        )
         at_old = torch.arange(old, device=keys.device) + torch.cumsum(passed, 0)[:old]
 
         def merged(mine: Tensor, added: Tensor) -> Tensor:

@@ -178,7 +178,7 @@ def _put(entries: Entries, vectors: Vectors, chosen: list[int]) -> None:
 
 
 def truncate(entries: Entries, old: Tensor, square: Tensor, omega: float, rule: Rule) -> None:
-    """Drops entries whose part in the score is below ``truncation`` times the vector's largest, in the ``old`` slots."""
+    """Drops entries of ``old`` slots whose part in the score is below ``truncation`` times the vector's largest."""
     slot = entries.slot
     scale = rule.tau / torch.where(square > 0, square, 1.0).sqrt()
     size = torch.maximum(entries.M.abs() * scale[slot], entries.R.abs() / omega)

@@ -23,7 +23,9 @@ def sums_by(values: Tensor, index: Tensor, size: int) -> Tensor:
     out = torch.zeros((size, *values.shape[1:]), dtype=wide, device=values.device)
     if not values.numel():
         return out
-    if values.device.type == "cpu" or wide == torch.float32:  # in order there; elsewhere no integers that are wide enough
+    if (
+        values.device.type == "cpu" or wide == torch.float32
+    ):  # in order there; elsewhere no integers that are wide enough
         return out.index_add_(0, index, values.to(wide))
     largest = torch.frexp(values.abs().amax().to(wide)).exponent
     shift = BITS - values.shape[0].bit_length() - largest

@@ -1,0 +1,101 @@
+"""What computes the large things: torch alone, or Triton's kernels where there is Triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from prototide.core.engines.gpu import learning, scoring
+from prototide.core.engines.gpu.entries import Entries
+from prototide.core.engines.gpu.group import Group, Outcome
+from prototide.core.engines.gpu.rows import DeviceRows
+from prototide.core.engines.gpu.scoring import Frozen, Roster
+from prototide.core.engines.plain import BLOCK_BYTES
+from prototide.core.engines.tables import Rule
+
+
+@dataclass(frozen=True)
+class View:
+    """A model as it scores now."""
+
+    entries: Entries
+    roster: Roster
+    features: int
+    omega: float
+    rule: Rule
+
+
+class Compute(Protocol):
+    """The heavy parts of a step. Rows and ``x``, their unit values, lie on the device, as all that is returned."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it keeps."""
+
+    def forget(self, *, structure: bool) -> None:
+        """The model has changed; ``structure``: so much that what is chosen by its statistics is chosen anew."""
+
+    def rows_at_once(self, view: View, rows: int) -> int:
+        """Rows that one call may take."""
+
+    def unit_rows(self, rows: DeviceRows, idf: Tensor | None, real: torch.dtype) -> Tensor:
+        """(non-zeros,) see `scoring.unit_rows`."""
+
+    def rank(self, rows: DeviceRows, x: Tensor, view: View, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes, slots and scores of the best classes, each (n, depth)."""
+
+    def class_scores(self, rows: DeviceRows, x: Tensor, view: View) -> Tensor:
+        """(n, classes)"""
+
+    def freeze(self, rows: DeviceRows, x: Tensor, view: View, own: Tensor, asked: Tensor, depth: int) -> Frozen:
+        """See `scoring.freeze`."""
+
+    def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
+        """See `learning.learn`."""
+
+
+class TorchCompute:
+    """Torch alone: every device that torch knows, every precision."""
+
+    nbytes = 0
+    unit_rows = staticmethod(scoring.unit_rows)
+    learn = staticmethod(learning.learn)
+
+    def forget(self, *, structure: bool) -> None:
+        """It remembers nothing."""
+
+    def rows_at_once(self, view: View, rows: int) -> int:
+        """Bounded by three tables of scores in float64."""
+        return max(1, min(max(1, rows), BLOCK_BYTES // (24 * max(1, view.roster.used))))
+
+    def _scores(self, rows: DeviceRows, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
+        score = scoring.slot_scores(rows, x, view.entries, view.roster, view.omega, view.rule)[2]
+        return scoring.best_slots(score, view.roster)
+
+    def rank(self, rows: DeviceRows, x: Tensor, view: View, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes, slots and scores of the best classes, each (n, depth)."""
+        return scoring.rank_classes(*self._scores(rows, x, view), depth)
+
+    def class_scores(self, rows: DeviceRows, x: Tensor, view: View) -> Tensor:
+        """(n, classes)"""
+        return self._scores(rows, x, view)[0]
+
+    def freeze(self, rows: DeviceRows, x: Tensor, view: View, own: Tensor, asked: Tensor, depth: int) -> Frozen:
+        """See `scoring.freeze`."""
+        return scoring.freeze(rows, x, view.entries, view.roster, view.omega, view.rule, own, asked, depth)
+
+
+def compute_for(device: torch.device, real: torch.dtype) -> Compute:
+    """The kernels where they run (Triton's interpreter counts); float64 is torch's."""
+    try:
+        import triton
+    except ImportError:
+        return TorchCompute()
+    if real != torch.float32 or not (device.type in ("cuda", "xpu") or triton.knobs.runtime.interpret):
+        return TorchCompute()
+    from prototide.core.engines.gpu.triton_compute import TritonCompute
+
+    return TritonCompute(device)

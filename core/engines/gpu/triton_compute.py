@@ -1,0 +1,76 @@
+"""Triton's kernels as a `compute.Compute`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from prototide.core.engines.gpu import fast_learning, kernels, scoring
+from prototide.core.engines.gpu.compute import View
+from prototide.core.engines.gpu.fast_scoring import FastScorer
+from prototide.core.engines.gpu.group import Group, Outcome
+from prototide.core.engines.gpu.rows import DeviceRows
+from prototide.core.engines.gpu.scoring import Frozen
+from prototide.core.engines.gpu.vectors import Vectors, vectors_of
+from prototide.core.engines.tables import Rule
+
+
+class TritonCompute:
+    """Keeps the vectors that score until the model changes, and which features are hot a little longer."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._scorer = FastScorer(device)
+        self._vectors: Vectors | None = None
+        self._hot: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of vectors and buffer."""
+        return self._scorer.nbytes + (self._vectors.nbytes if self._vectors is not None else 0)
+
+    def forget(self, *, structure: bool) -> None:
+        """The model has changed."""
+        self._vectors = None
+        if structure:
+            self._hot = None
+
+    def vectors(self, view: View) -> Vectors:
+        """The model's vectors as they are now."""
+        if self._vectors is None:
+            self._vectors = vectors_of(view.entries, view.roster, view.features, view.omega, view.rule, self._hot)
+            self._hot = self._vectors.hot
+        return self._vectors
+
+    def rows_at_once(self, view: View, rows: int) -> int:
+        """Bounded by the buffer of scores."""
+        return self._scorer.chunk(self.vectors(view), rows)
+
+    def unit_rows(self, rows: DeviceRows, idf: Tensor | None, real: torch.dtype) -> Tensor:
+        """(non-zeros,) see `scoring.unit_rows`."""
+        x = torch.empty(rows.indices.numel(), dtype=real, device=rows.indices.device)
+        if idf is None:
+            idf = torch.ones(rows.width, dtype=real, device=x.device)
+        if rows.count:
+            kernels.unit_rows[(rows.count,)](
+                rows.indptr, rows.indices, rows.data, idf.to(real), x, BLOCK=128, num_warps=1
+            )
+        return x
+
+    def rank(self, rows: DeviceRows, x: Tensor, view: View, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Classes, slots and scores of the best classes, each (n, depth)."""
+        return self._scorer.rank(rows, x, self.vectors(view), depth)
+
+    def class_scores(self, rows: DeviceRows, x: Tensor, view: View) -> Tensor:
+        """(n, classes)"""
+        score = self._scorer.scores(rows, x, self.vectors(view))[:, : view.roster.used]
+        return scoring.best_slots(score, view.roster)[0]
+
+    def freeze(self, rows: DeviceRows, x: Tensor, view: View, own: Tensor, asked: Tensor, depth: int) -> Frozen:
+        """See `scoring.freeze`."""
+        return self._scorer.freeze(
+            rows, x, self.vectors(view), view.entries, view.roster, view.omega, view.rule, own, asked, depth
+        )
+
+    def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
+        """See `learning.learn`."""
+        return fast_learning.learn(group, rule, omega, mean_loss)
