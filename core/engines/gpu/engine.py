@@ -430,8 +430,7 @@ class GpuEngine(PlainEngine):
 
 
 def _copy(ranking: Ranking, found: tuple[Tensor, Tensor, Tensor]) -> None:
-    for array, tensor in zip((ranking.classes, ranking.slots, ranking.scores), found, strict=True):
-        array[:] = tensor.cpu().numpy()
+    ranking.classes[:], ranking.slots[:], ranking.scores[:] = (tensor.cpu().numpy() for tensor in found)
 
 
 def _count_losses(loss: Reals, weight: Reals, scalars: Reals) -> None:

@@ -115,14 +115,12 @@ class Outcome:
 
 def new_outcome(group: Group) -> Outcome:
     """Nothing found yet."""
-    rows, device, wide = group.row.numel(), group.row.device, group.weight.dtype
-    whole = {"dtype": torch.int32, "device": device}
-    shape = group.tables.kind.shape
+    rows, shape = group.row.numel(), group.tables.kind.shape
+    whole = group.tables.kind.new_zeros
     return Outcome(
-        torch.zeros(rows, **whole), torch.zeros(rows, **whole), torch.full((rows,), -1, **whole),
-        torch.zeros(rows, dtype=wide, device=device), torch.full((rows,), -1.0, dtype=wide, device=device),
-        torch.zeros(rows, **whole), torch.zeros(group.rival_score.shape, dtype=wide, device=device),
-        torch.zeros(shape, **whole), torch.full(shape, -1, **whole),
+        event=whole(rows), event_slot=whole(rows), own=whole(rows) - 1,
+        own_score=group.weight.new_zeros(rows), loss=group.weight.new_full((rows,), -1.0), right=whole(rows),
+        step=group.weight.new_zeros(group.rival_score.shape), born=whole(shape), source=whole(shape) - 1,
     )  # fmt: skip
 
 

@@ -119,8 +119,9 @@ class Vectors:
         share = slots.mass[a] / (slots.mass[a] + slots.mass[b])
         (fa, Ma, Ra), (fb, Mb, Rb) = self.of[a], self.of.pop(b)
         feature, where = np.unique(np.concatenate([fa, fb]), return_inverse=True)
-        M = np.bincount(where, np.concatenate([Ma, Mb]), feature.size)
-        R = np.bincount(where, np.concatenate([share * Ra, (1 - share) * Rb]), feature.size)
+        M, R = np.zeros(feature.size), np.zeros(feature.size)
+        np.add.at(M, where, np.concatenate([Ma, Mb]))
+        np.add.at(R, where, np.concatenate([share * Ra, (1 - share) * Rb]))
         self.of[a] = feature, M, R
         slots.mass[a] += slots.mass[b]
         slots.square[a] = float(M @ M)
@@ -160,7 +161,7 @@ def merge(entries: Entries, slots: Slots, classes: Classes, counters: Longs, thr
                 if p not in gone and vectors.distance(slots, a, p) <= threshold:
                     vectors.join(slots, a, p)
                     vacate(slots, p)
-                    classes.active[row and slots.cls[a]] -= 1
+                    classes.active[slots.cls[a]] -= 1
                     counters[MERGED] += 1
                     gone.append(p)
                     changed.append(a)
