@@ -154,6 +154,7 @@ class Model:
     def _ensure_memory(self, rows: CsrRows, labels: Sequence[Label | None], learned: int) -> None:
         """MemoryError, before anything is changed, when there may not be enough for so many rows."""
         if learned:
+            self.engine.check_memory(rows)
             k_init, k_list = self.parameters["k_init"], self.parameters["k_list"]
             named = k_list.values() if isinstance(k_list, Mapping) else k_list or ()
             most, classes = max(k_init, *named, 1), len(self.labels) + learned

@@ -245,6 +245,9 @@ class PlainEngine:
 
     # --- learning ---
 
+    def check_memory(self, rows: CsrRows) -> None:
+        """MemoryError, before anything changes, when learning these rows may need more than a device has."""
+
     def make_room(self, limits: Longs, width: int) -> None:
         """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
         if limits.size > self._classes.active.size:

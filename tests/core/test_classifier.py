@@ -300,13 +300,6 @@ def test_partial_fit_takes_announced_classes(make_classifier: MakeClassifier) ->
     assert set(make_classifier().partial_fit(X, y, classes=range(9)).classes_) <= set(range(9))
 
 
-def test_only_the_cpu_is_there(make_classifier: MakeClassifier) -> None:
-    model = make_classifier()
-    assert model.to("cpu") is model
-    with pytest.raises(ValueError, match="'cuda' is not allowed"):
-        model.to("cuda")
-
-
 def test_nbytes_counts_what_is_held(make_classifier: MakeClassifier) -> None:
     model = make_classifier()
     assert model.nbytes == 0

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from prototide.core.engines.gpu import learning, scoring
-from prototide.core.engines.gpu.entries import Entries
 from prototide.core.engines.gpu.group import Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
-from prototide.core.engines.gpu.scoring import Frozen, Roster
+from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.plain import BLOCK_BYTES
 from prototide.core.engines.tables import Rule
-
-
-@dataclass(frozen=True)
-class View:
-    """A model as it scores now."""
-
-    entries: Entries
-    roster: Roster
-    features: int
-    omega: float
-    rule: Rule
 
 
 class Compute(Protocol):
@@ -89,12 +77,8 @@ class TorchCompute:
 
 
 def compute_for(device: torch.device, real: torch.dtype) -> Compute:
-    """The kernels where they run (Triton's interpreter counts); float64 is torch's."""
-    try:
-        import triton
-    except ImportError:
-        return TorchCompute()
-    if real != torch.float32 or not (device.type in ("cuda", "xpu") or triton.knobs.runtime.interpret):
+    """The kernels where they run; float64 is torch's."""
+    if real != torch.float32 or device.type not in ("cuda", "xpu") or find_spec("triton") is None:
         return TorchCompute()
     from prototide.core.engines.gpu.triton_compute import TritonCompute
 

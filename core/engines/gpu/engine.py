@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prototide.core.engines.gpu import births, maintenance, scoring
-from prototide.core.engines.gpu.compute import View, compute_for
+from prototide.core.engines.gpu import births, maintenance, memory, scoring
+from prototide.core.engines.gpu.compute import compute_for
 from prototide.core.engines.gpu.entries import Entries, keys_of
 from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, lay_out, tables_of
 from prototide.core.engines.gpu.movement import DeviceJourney
-from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload
-from prototide.core.engines.gpu.scoring import Frozen, Roster
+from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload, uploads
+from prototide.core.engines.gpu.scoring import Frozen, Roster, View
 from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
 from prototide.core.engines.movement import Journey
 from prototide.core.engines.plain import PlainEngine, Ranking, Step, _Probed
@@ -128,10 +129,11 @@ class GpuEngine(PlainEngine):
     def _blocks(self, rows: CsrRows | DeviceRows) -> Iterator[tuple[int, int, DeviceRows, Tensor]]:
         """(first row, last row + 1, the rows, their unit values) of as many rows at once as can be scored."""
         size = self._compute.rows_at_once(self._view(), rows.count)
-        for first in range(0, rows.count, size):
-            last = min(first + size, rows.count)
-            part = upload(rows.part(first, last), self.device, self._real)
-            yield first, last, part, self._unit_there(part)
+        parts = (rows.part(first, min(first + size, rows.count)) for first in range(0, rows.count, size))
+        first = 0
+        for part in uploads(parts, self.device, self._real):
+            yield first, first + part.count, part, self._unit_there(part)
+            first += part.count
 
     def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
         """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
@@ -182,6 +184,17 @@ class GpuEngine(PlainEngine):
         if missing > 0:
             size = self._slots.kind.size + max(missing, self._slots.kind.size // 2)
             self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
+
+    def need(self, nonzeros: int = 0) -> memory.Need:
+        """Bytes on the device, at most, to score and to learn rows of so many non-zeros."""
+        touched = int(self._classes.limit.max(initial=1)) + (self.rule.wrong_classes if self.rule.correction > 0 else 0)
+        slots, entries = self._slots.kind.size, self._store.key.numel()
+        return memory.need(slots, self.n_features, entries, nonzeros * touched, self.rule)
+
+    def check_memory(self, rows: CsrRows | DeviceRows) -> None:
+        """MemoryError when the device may be too small to learn these rows."""
+        memory.check(self.device, self.need(rows.indices.size if isinstance(rows, CsrRows) else rows.indices.numel()),
+                     self.nbytes, f"learning {rows.count:,} rows")  # fmt: skip
 
     def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
         """Makes each row a prototype of its class."""
@@ -413,6 +426,9 @@ class GpuEngine(PlainEngine):
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Becomes the model whose `state` this is, of any engine that learns."""
+        entries, slots = int(arrays["entry.count"].sum()), arrays["slot.kind"].size
+        wanted = memory.need(slots, arrays["entry.count"].size, entries, 0, self.rule)
+        memory.check(self.device, wanted, 0, f"a model of {slots:,} prototypes")
         self._restore_tables(arrays)
         kind = self._slots.kind
         kind[(kind != ACTIVE) & (kind != TRIAL)] = FREE
@@ -433,13 +449,13 @@ def _copy(ranking: Ranking, found: tuple[Tensor, Tensor, Tensor]) -> None:
     ranking.classes[:], ranking.slots[:], ranking.scores[:] = (tensor.cpu().numpy() for tensor in found)
 
 
+@njit(cache=True)
 def _count_losses(loss: Reals, weight: Reals, scalars: Reals) -> None:
     """The running mean of the squared loss, row after row; a loss below 0 is none."""
     omega, rows, mean = scalars[OMEGA], scalars[LOSS_ROWS], scalars[MEAN_LOSS]
-    for value in loss.tolist():
+    for t in range(loss.size):
         rows += omega
-        if value >= 0:
-            mean += (value * value - mean) * max(0.001, omega / rows)
+        scalars[ROWS] += omega * weight[t]
+        if loss[t] >= 0:
+            mean += (loss[t] * loss[t] - mean) * max(0.001, omega / rows)
     scalars[LOSS_ROWS], scalars[MEAN_LOSS] = rows, mean
-    for part in (omega * weight).tolist():
-        scalars[ROWS] += part

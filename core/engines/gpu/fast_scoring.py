@@ -18,10 +18,10 @@ from prototide.core.engines.gpu.entries import Entries, keys_of
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, Roster
 from prototide.core.engines.gpu.sums import ranges, sums_by
+from prototide.core.engines.gpu.vector_layout import SLOTS_AT_ONCE
 from prototide.core.engines.gpu.vectors import Vectors
 from prototide.core.engines.tables import Rule
 
-BUFFER = 1 << 26  # scores
 BM, BN, BK = 128, 256, 64
 SELECT_BLOCK = 4096
 
@@ -29,7 +29,7 @@ SELECT_BLOCK = 4096
 class FastScorer:
     """Scores rows against `Vectors`. ``buffer_scores``: size of the buffer."""
 
-    def __init__(self, device: torch.device, buffer_scores: int = BUFFER) -> None:
+    def __init__(self, device: torch.device, buffer_scores: int = SLOTS_AT_ONCE) -> None:
         self.device, self._size = device, buffer_scores
         self._buffer = torch.zeros(0, dtype=torch.int32, device=device)
 

@@ -33,6 +33,17 @@ class Roster:
 
 
 @dataclass(frozen=True)
+class View:
+    """A model as it scores now."""
+
+    entries: Entries
+    roster: Roster
+    features: int
+    omega: float
+    rule: Rule
+
+
+@dataclass(frozen=True)
 class Frozen:
     """What learning needs of a group's scores before it learned. Tensors on the device."""
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from prototide.core.engines.gpu import fast_learning, kernels, scoring
-from prototide.core.engines.gpu.compute import View
 from prototide.core.engines.gpu.fast_scoring import FastScorer
 from prototide.core.engines.gpu.group import Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
-from prototide.core.engines.gpu.scoring import Frozen
+from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.gpu.vectors import Vectors, vectors_of
 from prototide.core.engines.tables import Rule
 

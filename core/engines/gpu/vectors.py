@@ -16,11 +16,8 @@ from torch import Tensor
 from prototide.core.engines.gpu import kernels
 from prototide.core.engines.gpu.entries import SLOT_MASK, Entries
 from prototide.core.engines.gpu.scoring import STORED, Roster
+from prototide.core.engines.gpu.vector_layout import HOT_SHARE, HOT_STEP, MOST_HOT, SLOT_STEP
 from prototide.core.engines.tables import Rule
-
-HOT_SHARE = 1 / 16  # of the slots have an entry in a feature that is hot
-MOST_HOT = 1024
-HOT_STEP, SLOT_STEP = 64, 256  # the kernels' tiles
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""What a model needs of a device's memory, told before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prototide.core.engines.gpu.vector_layout import MOST_HOT, SLOT_STEP, SLOTS_AT_ONCE
+from prototide.core.engines.tables import Rule
+
+KEY, INDEX, WIDE = 8, 4, 8  # bytes
+SPARE = 1 << 28  # what the device's libraries take for themselves
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes by purpose."""
+
+    entries: int  # M and R of all prototypes
+    vectors: int  # what scores
+    statistics: int  # per feature
+    buffers: int  # scores of a chunk of rows; the second copy of what is merged; a group's tables
+
+    @property
+    def total(self) -> int:
+        """Bytes of all."""
+        return self.entries + self.vectors + self.statistics + self.buffers
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in vars(self).items())
+        return f"{self.total / 1e9:.2f} GB ({parts})"
+
+
+def need(slots: int, features: int, entries: int, row_entries: int, rule: Rule) -> Need:
+    """What learning and scoring take at most. ``row_entries``: of one group, times the slots that each may touch."""
+    stored = {7: 2, 10: 2, 23: 4, 52: 8}[rule.mantissa_bits]
+    real = 8 if rule.mantissa_bits == 52 else 4
+    width = -(-slots // SLOT_STEP) * SLOT_STEP
+    each, after = KEY + 2 * real, entries + row_entries
+    return Need(
+        entries=after * each,
+        vectors=after * (INDEX + stored) + MOST_HOT * width * stored,
+        statistics=features * (3 * WIDE + INDEX),
+        buffers=SLOTS_AT_ONCE * INDEX + after * each + row_entries * (4 * KEY + 6 * real),
+    )
+
+
+def check(device: torch.device, wanted: Need, held: int, what: str) -> None:
+    """MemoryError when the device has less than is wanted; ``held``: bytes that the model has there already."""
+    if device.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    room = free + reusable + held - SPARE
+    if wanted.total > room:
+        raise MemoryError(
+            f"{what} may need {wanted} on {device}, where {max(0, room) / 1e9:.2f} of {total / 1e9:.2f} GB are free: "
+            "hash to fewer features, lower k_init, raise truncation_threshold or min_weight, or use device 'cpu'"
+        )

@@ -1,0 +1,115 @@
+"""The kernels against their torch references: compiled on CUDA, by Triton's interpreter elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from prototide.core.engines.gpu.fast_scoring import FastScorer
+from prototide.core.engines.gpu.rows import DeviceRows, upload
+from prototide.core.engines.gpu.scoring import best_slots, rank_classes, slot_scores, unit_rows
+from prototide.core.engines.gpu.vectors import dense_of, hot_features, packed, vectors_of
+from tests.core.engines.gpu.problems import Stream, assert_close, assert_same_answers
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-4}
+
+
+def learned(stream: Stream):  # type: ignore[no-untyped-def]
+    """An engine for devices that knows what the plain engine learned of the stream, and its rows."""
+    plain, engine = stream.plain(), stream.triton()
+    stream.learn(plain, 100)
+    engine.restore(plain.state())
+    return engine, upload(stream.rows.part(0, 30), engine.device, torch.float32)
+
+
+@pytest.mark.parametrize("idf", [True, False])
+def test_unit_rows(idf: bool) -> None:
+    engine, rows = learned(Stream.of(1, 60, 30, idf=idf))
+    table = torch.rand(rows.width, device=engine.device) + 0.5 if idf else None
+    expected = unit_rows(rows, table, torch.float32)
+    torch.testing.assert_close(engine._compute.unit_rows(rows, table, torch.float32), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_vectors(dtype: str, penalty: float) -> None:
+    engine, _ = learned(Stream.of(2, 80, 40, dtype=dtype, lambda_penalty=penalty))
+    view = engine._view()
+    made = vectors_of(view.entries, view.roster, view.features, view.omega, view.rule, None)
+    slot, value = packed(view.entries, 2 * view.roster.scale.float(), view.omega, made.value.dtype)
+    assert (made.slot == slot).all()
+    torch.testing.assert_close(made.value, value, rtol=1e-6 if dtype == "float32" else 1e-2, atol=1e-7)
+    assert (made.dense == dense_of(made.hot, made.begin, made.slot, made.value, made.bench.numel())).all()
+
+
+def test_the_longest_lists_are_hot() -> None:
+    begin = torch.cumsum(torch.tensor([0, 5, 90, 0, 80, 3, 100]), 0)
+    assert hot_features(begin, 100)[:3].tolist() == [1, 3, 5]
+    assert (hot_features(begin, 100)[3:] == -1).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_scores_and_rankings(dtype: str, penalty: float, depth: int) -> None:
+    engine, rows = learned(Stream.of(3, 120, 80, 6, 3, dtype=dtype, lambda_penalty=penalty))
+    view = engine._view()
+    x = engine._unit_there(rows)
+    vectors = engine._compute.vectors(view)
+    assert 0 < int((vectors.hot_of >= 0).sum()) < vectors.hot_of.numel()
+    score = slot_scores(rows, x, view.entries, view.roster, view.omega, view.rule)[2]
+    expected = rank_classes(*best_slots(score, view.roster), depth)
+    found = engine._compute.rank(rows, x, view, depth)
+    torch.testing.assert_close(found[2], expected[2].to(found[2].dtype), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    clear = expected[2][:, 0] - rank_classes(*best_slots(score, view.roster), 2)[2][:, 1] > 2 * TOLERANCE[dtype]
+    assert (found[0][clear, 0] == expected[0][clear, 0]).all()
+    assert (found[1][clear, 0] == expected[1][clear, 0]).all()
+    everything = FastScorer(engine.device).scores(rows, x, vectors)[:, : view.roster.used]
+    torch.testing.assert_close(everything, score.float(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def test_rankings_of_more_slots_than_one_block_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prototide.core.engines.gpu.fast_scoring.SELECT_BLOCK", 16)
+    engine, rows = learned(Stream.of(4, 200, 60, 12, 4))
+    view, x = engine._view(), engine._unit_there(rows)
+    score = slot_scores(rows, x, view.entries, view.roster, view.omega, view.rule)[2]
+    expected, found = rank_classes(*best_slots(score, view.roster), 4), engine._compute.rank(rows, x, view, 4)
+    torch.testing.assert_close(found[2], expected[2].float(), rtol=1e-5, atol=1e-5)
+    assert (found[0] == expected[0]).all()
+
+
+def test_rows_without_entries_and_models_without_prototypes() -> None:
+    stream = Stream.of(5, 20, 30)
+    engine = stream.triton()
+    ranking, ids = engine.rank(stream.rows, 2)
+    assert (ranking.classes == -1).all()
+    assert (ids == -1).all()
+    engine, _ = learned(stream)
+    empty = DeviceRows(
+        torch.zeros(3, dtype=torch.int64, device=engine.device), torch.zeros(0, dtype=torch.int32, device=engine.device),
+        torch.zeros(0, device=engine.device), 30, np.zeros(3, np.int64),
+    )  # fmt: skip
+    assert (engine.rank(empty, 2)[0].scores[:, 0] == 0).all()  # all scores are 0, the lowest slot wins
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize(("soft", "soft_type"), [(True, "linear"), (True, "softmax"), (False, "linear")])
+@pytest.mark.parametrize("k", [1, 4])
+def test_classes_learn(penalty: float, soft: bool, soft_type: str, k: int) -> None:
+    stream = Stream.of(
+        6, 160, 24, 4, k, lambda_penalty=penalty, soft=soft, soft_type=soft_type, update_rows=80
+    )  # fmt: skip
+    ours, theirs = stream.triton(), stream.torch()
+    assert_same_answers(stream.learn(ours, 160), stream.learn(theirs, 160), 1e-4)
+    assert_close(ours, theirs, 1e-4)
+
+
+def test_trials_are_born_promoted_and_discarded_by_the_kernel() -> None:
+    stream = Stream.of(11, 700, 24, 2, 4, lambda_penalty=0.1, update_rows=350)
+    ours, theirs = stream.triton(), stream.torch()
+    stream.learn(ours, 700)
+    stream.learn(theirs, 700)
+    assert theirs.counts["born"] > 2
+    assert theirs._classes.wait.max() > theirs.rule.grow_after
+    assert_close(ours, theirs, 1e-3)
