@@ -1,6 +1,4 @@
-"""The engine on a device: small tables on the host, as the plain engine keeps them; all that is large is there.
-
-On the device: the entries (`entries.Entries`), document frequencies and violations. A group of rows goes through
+"""The engine on a device: the plain engine's rule and state. A group of rows goes through
 
 1. score     all rows against the model as it is (`scoring`),
 2. lay out   rows by class, each class's prototypes on its rows' features (`group`),
@@ -17,19 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
-from prototide.core.engines.gpu import births, maintenance, memory, scoring
-from prototide.core.engines.gpu.compute import compute_for
-from prototide.core.engines.gpu.entries import Entries, keys_of
+from prototide.core.engines.gpu import births, maintenance, scoring
+from prototide.core.engines.gpu.entries import keys_of
 from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, lay_out, tables_of
+from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
 from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload, uploads
 from prototide.core.engines.gpu.scoring import Frozen, Roster, View
-from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
+from prototide.core.engines.gpu.sums import ranges, sums_by
 from prototide.core.engines.movement import Journey
-from prototide.core.engines.plain import PlainEngine, Ranking, Step, _Probed
+from prototide.core.engines.plain import Ranking, Step, _Probed
 from prototide.core.engines.tables import (
     ACTIVE,
     BORN,
@@ -39,52 +36,17 @@ from prototide.core.engines.tables import (
     OMEGA,
     ROWS,
     TRIAL,
-    Features,
-    Flags,
     Ints,
     Longs,
     Reals,
-    Rule,
-    Slots,
-    grown,
 )  # fmt: skip
 from prototide.core.rows import CsrRows
 
 
-class GpuEngine(PlainEngine):
+class GpuEngine(Keeping):
     """The plain engine's state and steps, computed on ``device``."""
 
     name = "gpu"
-
-    def __init__(self, rule: Rule, dtype: type[np.floating[Any]], device: str) -> None:
-        super().__init__(rule, dtype)
-        self.device = torch.device(device)
-        self._real = torch.float64 if dtype == np.float64 else torch.float32
-        self._wide = wide_type(self.device)
-        self._store = Entries(self._real, self.device)
-        self._frequency = torch.zeros(0, dtype=self._wide, device=self.device)  # (features,) rows with it, times omega
-        self._violation = torch.zeros_like(self._frequency)  # (features,) see `tables.Features`
-        self._compute = compute_for(self.device, self._real)
-        self._viewed: View | None = None  # until something changes
-
-    @property
-    def n_features(self) -> int:
-        """Features seen."""
-        return self._violation.numel()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays, on the host and on the device."""
-        tables = sum(array.nbytes for table in (self._slots, self._classes) for array in table)
-        statistics = 2 * self._violation.numel() * self._violation.element_size()
-        return tables + self._store.nbytes + statistics + self._compute.nbytes
-
-    # --- inside prototypes ---
-
-    def _entries(self, slot: int) -> tuple[Ints, Reals, Reals]:
-        inside = torch.nonzero(self._store.slot == slot)[:, 0]
-        feature, M, R = (table[inside].cpu().numpy() for table in (self._store.feature, self._store.M, self._store.R))
-        return feature.astype(np.int32), M.astype(np.float64), R.astype(np.float64)
 
     def weighted(self, rows: CsrRows) -> Reals:
         """(non-zeros,) the rows' values times the idf, at unit length."""
@@ -121,10 +83,6 @@ class GpuEngine(PlainEngine):
             self._changed()
             self._viewed = View(self._store, self._roster(), self.n_features, self.omega, self.rule)
         return self._viewed
-
-    def _changed(self, *, structure: bool = False) -> None:
-        self._viewed = None
-        self._compute.forget(structure=structure)
 
     def _blocks(self, rows: CsrRows | DeviceRows) -> Iterator[tuple[int, int, DeviceRows, Tensor]]:
         """(first row, last row + 1, the rows, their unit values) of as many rows at once as can be scored."""
@@ -168,33 +126,6 @@ class GpuEngine(PlainEngine):
         return frozen, torch.cat(units)
 
     # --- learning ---
-
-    def make_room(self, limits: Longs, width: int) -> None:
-        """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
-        missing = width - self.n_features
-        if missing > 0 or limits.size > self._classes.active.size:
-            self._changed()
-        super().make_room(limits, 0)
-        if missing > 0:
-            more = torch.zeros(missing, dtype=self._wide, device=self.device)
-            self._frequency, self._violation = torch.cat([self._frequency, more]), torch.cat([self._violation, more])
-
-    def _reserve_slots(self, births: int) -> None:
-        missing = births - int(np.count_nonzero(self._slots.kind == FREE))
-        if missing > 0:
-            size = self._slots.kind.size + max(missing, self._slots.kind.size // 2)
-            self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
-
-    def need(self, nonzeros: int = 0) -> memory.Need:
-        """Bytes on the device, at most, to score and to learn rows of so many non-zeros."""
-        touched = int(self._classes.limit.max(initial=1)) + (self.rule.wrong_classes if self.rule.correction > 0 else 0)
-        slots, entries = self._slots.kind.size, self._store.key.numel()
-        return memory.need(slots, self.n_features, entries, nonzeros * touched, self.rule)
-
-    def check_memory(self, rows: CsrRows | DeviceRows) -> None:
-        """MemoryError when the device may be too small to learn these rows."""
-        memory.check(self.device, self.need(rows.indices.size if isinstance(rows, CsrRows) else rows.indices.numel()),
-                     self.nbytes, f"learning {rows.count:,} rows")  # fmt: skip
 
     def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
         """Makes each row a prototype of its class."""
@@ -361,88 +292,6 @@ class GpuEngine(PlainEngine):
         slots[plan.row] = np.where(own >= 0, replayed.place[owner, np.maximum(own, 0)], -1)
         scores[plan.row] = score
         return slots, self._ids(slots), scores
-
-    def _rescale(self) -> None:
-        omega, scalars = self.omega, self._scalars
-        self._store.M /= omega
-        self._store.R /= omega
-        self._slots.mass[:] /= omega
-        self._slots.square[:] /= omega * omega
-        self._frequency /= omega
-        self._violation /= omega
-        scalars[ROWS] /= omega
-        scalars[LOSS_ROWS] /= omega
-        scalars[OMEGA] = 1.0
-        self._changed()
-
-    def _maintain(self) -> None:
-        rule, slots, classes = self.rule, self._slots, self._classes
-        self._exact_norms(self._touched)
-        gone = maintenance.light(slots, classes, self.omega, rule)
-        maintenance.prune(gone, slots, classes, self._counters)
-        maintenance.drop_slots(self._store, gone, slots.kind.size)
-        if rule.merge_distance > 0:
-            maintenance.merge(self._store, slots, classes, self._counters, *self._merge_threshold())
-        if rule.truncation > 0:
-            old = (slots.kind == ACTIVE) & self._touched[slots.cls] & (slots.mass / self.omega >= rule.young_mass)
-            if old.any():
-                square = to_device(slots.square, self.device)
-                maintenance.truncate(self._store, to_device(old, self.device), square, self.omega, rule)
-                self._exact_norms(self._touched)
-        self._touched[:] = False
-        self._changed(structure=True)
-
-    def _exact_norms(self, touched: Flags) -> None:
-        slots = self._slots
-        exact = maintenance.square_norms(self._store, slots.kind.size).cpu().numpy()
-        np.copyto(slots.square, exact, where=(slots.kind != FREE) & touched[slots.cls])
-
-    def _merge_threshold(self) -> tuple[float, Flags]:
-        rule = self.rule
-        if not rule.relative_merge and rule.merge_percentile < 0:
-            return rule.merge_distance, self._touched
-        distances = maintenance.all_distances(self._store, self._slots)
-        if not distances.size:
-            return rule.merge_distance, self._touched
-        threshold = rule.merge_distance * (float(distances.mean()) if rule.relative_merge else 1.0)
-        if rule.merge_percentile >= 0:
-            threshold = min(threshold, float(np.quantile(distances, rule.merge_percentile)))
-        return threshold, np.ones_like(self._touched)
-
-    # --- state ---
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """The plain engine's arrays, copies."""
-        births.link(self._slots, self._classes)
-        self._features = Features(*(t.cpu().numpy().astype(np.float64) for t in (self._frequency, self._violation)))
-        entries = self._store
-        count = torch.bincount(entries.feature, minlength=self.n_features)
-        return self._tables_state(self._used()) | {
-            "entry.count": count.cpu().numpy().astype(np.int32),
-            "entry.slot": entries.slot.cpu().numpy().astype(np.int32),
-            "entry.centre": entries.M.cpu().numpy(),
-            "entry.correction": entries.R.cpu().numpy(),
-        }
-
-    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Becomes the model whose `state` this is, of any engine that learns."""
-        entries, slots = int(arrays["entry.count"].sum()), arrays["slot.kind"].size
-        wanted = memory.need(slots, arrays["entry.count"].size, entries, 0, self.rule)
-        memory.check(self.device, wanted, 0, f"a model of {slots:,} prototypes")
-        self._restore_tables(arrays)
-        kind = self._slots.kind
-        kind[(kind != ACTIVE) & (kind != TRIAL)] = FREE
-        self._frequency, self._violation = (
-            to_device(table, self.device).to(self._wide)
-            for table in (self._features.document_frequency, self._features.violation)
-        )
-        count, slot = np.array(arrays["entry.count"]), np.array(arrays["entry.slot"], np.int64)
-        feature = np.repeat(np.arange(count.size), count)
-        self._store.key = keys_of(to_device(feature, self.device), to_device(slot, self.device))
-        self._store.M, self._store.R = (
-            to_device(arrays[f"entry.{name}"], self.device).to(self._real) for name in ("centre", "correction")
-        )
-        self._changed(structure=True)
 
 
 def _copy(ranking: Ranking, found: tuple[Tensor, Tensor, Tensor]) -> None:

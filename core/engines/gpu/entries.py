@@ -43,6 +43,11 @@ class Entries:
         """Bytes of the arrays."""
         return sum(array.numel() * array.element_size() for array in (self.key, self.M, self.R))
 
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one entry."""
+        return sum(array.element_size() for array in (self.key, self.M, self.R))
+
     def lists(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(where each feature's entries begin, how many there are)."""
         edges = torch.searchsorted(self.key, torch.stack([features, features + 1]) << SLOT_BITS)

@@ -178,10 +178,24 @@ def _put(entries: Entries, vectors: Vectors, chosen: list[int]) -> None:
     entries.add(keys_of(feature, to_device(slot, device)), M.to(entries.M.dtype), R.to(entries.M.dtype))
 
 
+def centre_parts(entries: Entries, square: Tensor, rule: Rule) -> Tensor:
+    """(entries,) tau |M_j| / |M_p|"""
+    scale = torch.where(square > 0, rule.tau / torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+    return entries.M.abs() * scale[entries.slot]
+
+
+def parts(entries: Entries, square: Tensor, omega: float, rule: Rule) -> Tensor:
+    """(entries,) each one's part in its prototype's score: max(tau |M_j| / |M_p|, |R_j| / omega)."""
+    return torch.maximum(centre_parts(entries, square, rule), entries.R.abs() / omega)
+
+
+def largest(entries: Entries, part: Tensor, square: Tensor) -> Tensor:
+    """(slots,) largest part of each prototype, 0 without any."""
+    return torch.zeros_like(square).scatter_reduce_(0, entries.slot, part.to(square.dtype), "amax")
+
+
 def truncate(entries: Entries, old: Tensor, square: Tensor, omega: float, rule: Rule) -> None:
     """Drops entries of ``old`` slots whose part in the score is below ``truncation`` times the vector's largest."""
-    slot = entries.slot
-    scale = rule.tau / torch.where(square > 0, square, 1.0).sqrt()
-    size = torch.maximum(entries.M.abs() * scale[slot], entries.R.abs() / omega)
-    largest = torch.zeros_like(scale).scatter_reduce_(0, slot, size.to(scale.dtype), "amax")
-    entries.keep(~old[slot] | (size >= rule.truncation * largest[slot]))
+    part = parts(entries, square, omega, rule)
+    least = torch.where(old, rule.truncation * largest(entries, part, square), 0.0)
+    entries.keep(part >= least[entries.slot])

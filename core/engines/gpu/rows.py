@@ -73,7 +73,8 @@ def uploads(
     if device.type != "cuda":
         yield from (upload(part, device, real) for part in parts)
         return
-    stream, ahead = torch.cuda.Stream(device), None
+    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead = None
     for part in parts:
         with torch.cuda.stream(stream):
             coming = upload(part, device, real), stream.record_event()

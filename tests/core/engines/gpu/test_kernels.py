@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from prototide.core.engines.gpu.fast_scoring import FastScorer
-from prototide.core.engines.gpu.rows import DeviceRows, upload
+from prototide.core.engines.gpu.rows import upload
 from prototide.core.engines.gpu.scoring import best_slots, rank_classes, slot_scores, unit_rows
 from prototide.core.engines.gpu.vectors import dense_of, hot_features, packed, vectors_of
+from prototide.core.rows import CsrRows
 from tests.core.engines.gpu.problems import Stream, assert_close, assert_same_answers
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-4}
@@ -86,10 +87,8 @@ def test_rows_without_entries_and_models_without_prototypes() -> None:
     assert (ranking.classes == -1).all()
     assert (ids == -1).all()
     engine, _ = learned(stream)
-    empty = DeviceRows(
-        torch.zeros(3, dtype=torch.int64, device=engine.device), torch.zeros(0, dtype=torch.int32, device=engine.device),
-        torch.zeros(0, device=engine.device), 30, np.zeros(3, np.int64),
-    )  # fmt: skip
+    empty = upload(CsrRows(np.zeros(3, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32), 30),
+                   engine.device, torch.float32)  # fmt: skip
     assert (engine.rank(empty, 2)[0].scores[:, 0] == 0).all()  # all scores are 0, the lowest slot wins
 
 
