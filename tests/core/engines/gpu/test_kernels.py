@@ -11,9 +11,12 @@ from prototide.core.engines.gpu.rows import upload
 from prototide.core.engines.gpu.scoring import best_slots, rank_classes, slot_scores, unit_rows
 from prototide.core.engines.gpu.vectors import dense_of, hot_features, packed, vectors_of
 from prototide.core.rows import CsrRows
+from tests.core.engines.gpu.conftest import DEVICE
 from tests.core.engines.gpu.problems import Stream, assert_close, assert_same_answers
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-4}
+# Triton's interpreter multiplies bfloat16's bit patterns as integers.
+multiplied = pytest.mark.parametrize("dtype", TOLERANCE if DEVICE == "cuda" else ["float32", "float16"])
 
 
 def learned(stream: Stream):  # type: ignore[no-untyped-def]
@@ -50,10 +53,11 @@ def test_the_longest_lists_are_hot() -> None:
     assert (hot_features(begin, 100)[3:] == -1).all()
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@multiplied
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_scores_and_rankings(dtype: str, penalty: float, depth: int) -> None:
+def test_scores_and_rankings(dtype: str, penalty: float, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prototide.core.engines.gpu.vectors.HOT_SHARE", 0.6)
     engine, rows = learned(Stream.of(3, 120, 80, 6, 3, dtype=dtype, lambda_penalty=penalty))
     view = engine._view()
     x = engine._unit_there(rows)
@@ -81,7 +85,7 @@ def test_rankings_of_more_slots_than_one_block_takes(monkeypatch: pytest.MonkeyP
 
 
 def test_rows_without_entries_and_models_without_prototypes() -> None:
-    stream = Stream.of(5, 20, 30)
+    stream = Stream.of(5, 40, 30)
     engine = stream.triton()
     ranking, ids = engine.rank(stream.rows, 2)
     assert (ranking.classes == -1).all()
@@ -97,18 +101,18 @@ def test_rows_without_entries_and_models_without_prototypes() -> None:
 @pytest.mark.parametrize("k", [1, 4])
 def test_classes_learn(penalty: float, soft: bool, soft_type: str, k: int) -> None:
     stream = Stream.of(
-        6, 160, 24, 4, k, lambda_penalty=penalty, soft=soft, soft_type=soft_type, update_rows=80
+        6, 100, 24, 4, k, lambda_penalty=penalty, soft=soft, soft_type=soft_type, update_rows=50
     )  # fmt: skip
     ours, theirs = stream.triton(), stream.torch()
-    assert_same_answers(stream.learn(ours, 160), stream.learn(theirs, 160), 1e-4)
+    assert_same_answers(stream.learn(ours, 100), stream.learn(theirs, 100), 1e-4)
     assert_close(ours, theirs, 1e-4)
 
 
 def test_trials_are_born_promoted_and_discarded_by_the_kernel() -> None:
-    stream = Stream.of(11, 700, 24, 2, 4, lambda_penalty=0.1, update_rows=350)
+    stream = Stream.of(11, 300, 16, 2, 4, lambda_penalty=0.1, update_rows=150)
     ours, theirs = stream.triton(), stream.torch()
-    stream.learn(ours, 700)
-    stream.learn(theirs, 700)
+    stream.learn(ours, 300)
+    stream.learn(theirs, 300)
     assert theirs.counts["born"] > 2
     assert theirs._classes.wait.max() > theirs.rule.grow_after
     assert_close(ours, theirs, 1e-3)
