@@ -18,7 +18,7 @@ from numba import njit
 from torch import Tensor
 
 from prototide.core.engines.gpu import births, maintenance, scoring
-from prototide.core.engines.gpu.entries import keys_of
+from prototide.core.engines.gpu.entries import columns, keys_of
 from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, lay_out, tables_of
 from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
@@ -139,7 +139,7 @@ class GpuEngine(Keeping):
         there = upload(rows, self.device, self._real)
         row = there.row
         M = self._unit_there(there) * to_device(weight, self.device)[row].to(self._real)
-        self._store.add(keys_of(there.indices, to_device(free, self.device)[row]), M, torch.zeros_like(M))
+        self._store.add(keys_of(there.indices, to_device(free, self.device)[row]), columns(M))
         self._slots.square[free] = sums_by(M.to(self._wide) ** 2, row, rows.count).cpu().numpy()
         self._slots.mass[free] = weight
         self._changed(structure=True)
@@ -163,6 +163,8 @@ class GpuEngine(Keeping):
         winners, scores = self._winners(top), frozen.asked.cpu().numpy().astype(np.float64)
         if not learned:
             return _Probed(winners, scores)
+        if self.rule.pmi > 0:
+            self._store.inform()
         plan = Plan.of(own_class, self._slots, self._classes, self.rule)
         rates = 1 / torch.sqrt(1 + self._violation / self.omega)
         group = lay_out(
@@ -176,6 +178,7 @@ class GpuEngine(Keeping):
         self._settle(group, outcome, plan, replayed)
         self._count_steals(frozen, plan, group, outcome, replayed, own_class)
         self._count_rows(plan, group, outcome, weight)
+        self._inform(group, replayed)
         self._touched[plan.classes] = True
         self._changed()
         return _Probed(winners, scores, self._own_best(plan, outcome, replayed, own_class.size))
@@ -222,14 +225,14 @@ class GpuEngine(Keeping):
         slot = to_device(replayed.place, self.device)[group.pair_class]
         new = ~known & (slot >= 0) & ((group.M != 0) | (group.R != 0))
         feature = group.pair_feature[:, None].expand_as(slot)
-        parts.append((keys_of(feature[new], slot[new]), group.M[new], group.R[new]))
+        parts.append((keys_of(feature[new], slot[new]), columns(group.M[new], group.R[new])))
         if self.rule.correction > 0:
             parts.append(self._pushes(group, outcome))
         entries.add(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _inherited(
         self, group: Group, plan: Plan, outcome: Outcome, replayed: births.Replayed
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+    ) -> list[tuple[Tensor, Tensor]]:
         """The corrections that promoted trials took over, on features outside the group's rows."""
         source = outcome.source.cpu().numpy() if self.rule.correction > 0 else np.zeros((0, 0))
         parts = []
@@ -237,20 +240,20 @@ class GpuEngine(Keeping):
             if replayed.place[k, local] < 0:
                 continue
             inside = (self._store.slot == int(plan.slot[k, source[k, local]])) & (self._store.R != 0)
-            feature, R = self._store.feature[inside], self._store.R[inside]
-            outside = ~torch.isin(feature, group.pair_feature[int(group.pair_first[k]) : int(group.pair_first[k + 1])])
-            feature, R = feature[outside], R[outside]
+            feature, values = self._store.feature[inside], [array[inside] for array in self._store.values[1:]]
+            touched = torch.isin(feature, group.pair_feature[int(group.pair_first[k]) : int(group.pair_first[k + 1])])
+            values[0] = torch.where(touched, 0.0, values[0])  # there the group has them
             target = torch.full_like(feature, int(replayed.place[k, local]))
-            parts.append((keys_of(feature, target), torch.zeros_like(R), R))
+            parts.append((keys_of(feature, target), columns(None, *values)))
         return parts
 
-    def _pushes(self, group: Group, outcome: Outcome) -> tuple[Tensor, Tensor, Tensor]:
+    def _pushes(self, group: Group, outcome: Outcome) -> tuple[Tensor, Tensor]:
         """R_w -= omega a mu x of every row on its best wrong prototypes w: entries to add."""
         row, rival = torch.nonzero(outcome.step, as_tuple=True)
         which, at = ranges(group.indptr[row], group.indptr[row + 1] - group.indptr[row])
         step = (-self.omega * outcome.step[row, rival])[which]
         R = (step * group.rate[at] * group.x[at]).to(self._real)
-        return keys_of(group.feature[at], group.rival_slot[row, rival][which]), torch.zeros_like(R), R
+        return keys_of(group.feature[at], group.rival_slot[row, rival][which]), columns(None, R)
 
     def _count_steals(
         self, frozen: Frozen, plan: Plan, group: Group, outcome: Outcome, replayed: births.Replayed, own_class: Ints
@@ -273,15 +276,39 @@ class GpuEngine(Keeping):
         """Violations, document frequencies, the mean loss; in row order where order matters."""
         omega, length = self.omega, torch.diff(group.indptr)
         hits = (outcome.step != 0).sum(1)
-        each = torch.stack([hits * group.weight, group.weight], 1) * omega
+        each = torch.stack([hits * group.weight, group.weight, group.weight], 1) * omega
         each = torch.repeat_interleave(each, length, 0)
         each[:, 0] *= group.x.to(self._wide) ** 2
+        each[:, 2] *= group.x.abs()
         total = sums_by(each, group.feature, self.n_features)
         self._violation += total[:, 0]
         if self.rule.idf:
             self._frequency += total[:, 1]
+        if self.rule.pmi > 0:
+            self._total += total[:, 2]
         order = np.argsort(plan.row, kind="stable")
         _count_losses(outcome.loss.cpu().numpy().astype(np.float64)[order], weight[plan.row[order]], self._scalars)
+
+    def _inform(self, group: Group, replayed: births.Replayed) -> None:
+        """The mutual information, anew, of every entry that an active prototype attracted in the group; R follows.
+
+        omega pmi sign(M) log(1 + |M| / (total * mass / N + omega)), see `postings.pmi_of`.
+        """
+        pmi, store, slots = self._store.pmi, self._store, self._slots
+        if self.rule.pmi == 0 or pmi is None:
+            return
+        slot = to_device(replayed.place, self.device)[group.pair_class]
+        mass = to_device(np.where(slots.kind == ACTIVE, slots.mass, 0.0), self.device).to(self._wide)
+        attracted = (group.M_before != group.M) & (slot >= 0)
+        attracted &= mass[slot.clamp(min=0)] > 0
+        feature, slot = group.pair_feature[:, None].expand_as(slot)[attracted], slot[attracted]
+        at = store.find(keys_of(feature, slot))
+        at, feature, slot = at[at >= 0], feature[at >= 0], slot[at >= 0]
+        M, expected = store.M[at].to(self._wide), self._total[feature] * mass[slot] / float(self._scalars[ROWS])
+        new = self.omega * self.rule.pmi * M.sign() * torch.log1p(M.abs() / (expected + self.omega))
+        new = new.to(pmi.dtype)
+        store.R[at] += new - pmi[at]
+        pmi[at] = new
 
     def _own_best(
         self, plan: Plan, outcome: Outcome, replayed: births.Replayed, count: int

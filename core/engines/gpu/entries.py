@@ -21,12 +21,27 @@ def keys_of(feature: Tensor, slot: Tensor) -> Tensor:
 
 
 class Entries:
-    """Sparse M and R of all prototypes. ``real``: the precision of both."""
+    """Sparse M and R of all prototypes, and how much of R is mutual information. ``real``: the precision of all."""
 
     def __init__(self, real: torch.dtype, device: torch.device) -> None:
         self.key = torch.zeros(0, dtype=torch.int64, device=device)  # (entries,) ascending
         self.M = torch.zeros(0, dtype=real, device=device)  # (entries,)
-        self.R = torch.zeros(0, dtype=real, device=device)
+        self.R = torch.zeros(0, dtype=real, device=device)  # (entries,)
+        self.pmi: Tensor | None = None  # (entries,); None in a model without mutual information
+
+    def inform(self) -> None:
+        """Makes room for mutual information."""
+        if self.pmi is None:
+            self.pmi = torch.zeros_like(self.R)
+
+    @property
+    def values(self) -> list[Tensor]:
+        """M, R and, if there is one, pmi."""
+        return [self.M, self.R] if self.pmi is None else [self.M, self.R, self.pmi]
+
+    def _set(self, key: Tensor, values: list[Tensor]) -> None:
+        self.key, (self.M, self.R, *rest) = key, values
+        self.pmi = rest[0] if rest else None
 
     @property
     def slot(self) -> Tensor:
@@ -39,14 +54,14 @@ class Entries:
         return self.key >> SLOT_BITS
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return sum(array.numel() * array.element_size() for array in (self.key, self.M, self.R))
-
-    @property
     def entry_bytes(self) -> int:
         """Bytes of one entry."""
-        return sum(array.element_size() for array in (self.key, self.M, self.R))
+        return sum(array.element_size() for array in (self.key, *self.values))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.key.numel() * self.entry_bytes
 
     def lists(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(where each feature's entries begin, how many there are)."""
@@ -60,28 +75,27 @@ class Entries:
         at = torch.searchsorted(self.key, keys).clamp_(max=self.key.numel() - 1)
         return torch.where(self.key[at] == keys, at, -1)
 
-    def add(self, keys: Tensor, M: Tensor, R: Tensor) -> None:
-        """Adds to the entries with these keys, which may repeat; makes those that are missing."""
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Adds ``values`` (m, 3), see `columns`, to the entries with these keys, which may repeat; makes the missing."""
         if not keys.numel():
             return
         unique, inverse = torch.unique(keys, return_inverse=True)
-        both = sums_by(torch.stack([M, R], 1), inverse, unique.numel()).to(self.M.dtype)
+        added = sums_by(values[:, : len(self.values)], inverse, unique.numel()).to(self.M.dtype)
         at = self.find(unique)
         known = at >= 0
-        self.M[at[known]] += both[known, 0]
-        self.R[at[known]] += both[known, 1]
-        self._insert(unique[~known], both[~known])
+        for mine, more in zip(self.values, added.unbind(1), strict=True):
+            mine[at[known]] += more[known]
+        self._insert(unique[~known], added[~known])
 
-    def _insert(self, keys: Tensor, both: Tensor) -> None:
+    def _insert(self, keys: Tensor, values: Tensor) -> None:
         """``keys``: ascending, none of them there yet."""
         old, new = self.key.numel(), keys.numel()
         if not new:
             return
         before = torch.searchsorted(self.key, keys)  # old entries before each new one
         at_new = before + torch.arange(new, device=keys.device)
-        passed = torch.zeros(old + 1, dtype=torch.int64, device=keys.device).index_add_(
-            0, before, torch.ones_like(keys)
-        )
+        passed = torch.zeros(old + 1, dtype=torch.int64, device=keys.device)
+        passed.index_add_(0, before, torch.ones_like(keys))
         at_old = torch.arange(old, device=keys.device) + torch.cumsum(passed, 0)[:old]
 
         def merged(mine: Tensor, added: Tensor) -> Tensor:
@@ -90,12 +104,19 @@ class Entries:
             out[at_new] = added
             return out
 
-        self.key, self.M, self.R = merged(self.key, keys), merged(self.M, both[:, 0]), merged(self.R, both[:, 1])
+        both = zip(self.values, values.unbind(1), strict=True)
+        self._set(merged(self.key, keys), [merged(mine, more) for mine, more in both])
 
     def keep(self, kept: Tensor) -> None:
         """Drops the entries that are not ``kept`` (flags)."""
-        self.key, self.M, self.R = self.key[kept], self.M[kept], self.R[kept]
+        self._set(self.key[kept], [array[kept] for array in self.values])
 
     def of_slots(self, chosen: Tensor) -> Tensor:
         """(entries,) which entries belong to slots for which ``chosen`` (slots,) holds."""
         return chosen[self.slot]
+
+
+def columns(M: Tensor | None = None, R: Tensor | None = None, pmi: Tensor | None = None) -> Tensor:
+    """(m, 3) what `Entries.add` takes; what is not given is 0."""
+    given = next(column for column in (M, R, pmi) if column is not None)
+    return torch.stack([torch.zeros_like(given) if column is None else column for column in (M, R, pmi)], 1)

@@ -53,6 +53,7 @@ class Keeping(PlainEngine):
         self._store = Entries(self._real, self.device)
         self._frequency = torch.zeros(0, dtype=self._wide, device=self.device)  # (features,) rows with it, times omega
         self._violation = torch.zeros_like(self._frequency)  # (features,) see `tables.Features`
+        self._total = torch.zeros_like(self._frequency)
         self._compute = compute_for(self.device, self._real)
         self._viewed: View | None = None  # until something changes
 
@@ -65,7 +66,7 @@ class Keeping(PlainEngine):
     def nbytes(self) -> int:
         """Bytes of all arrays, on the host and on the device."""
         tables = sum(array.nbytes for table in (self._slots, self._classes) for array in table)
-        statistics = 2 * self._violation.numel() * self._violation.element_size()
+        statistics = 3 * self._violation.numel() * self._violation.element_size()
         return tables + self._store.nbytes + statistics + self._compute.nbytes
 
     # --- inside prototypes ---
@@ -89,7 +90,9 @@ class Keeping(PlainEngine):
         super().make_room(limits, 0)
         if missing > 0:
             more = torch.zeros(missing, dtype=self._wide, device=self.device)
-            self._frequency, self._violation = torch.cat([self._frequency, more]), torch.cat([self._violation, more])
+            self._frequency, self._violation, self._total = (
+                torch.cat([table, more]) for table in (self._frequency, self._violation, self._total)
+            )
 
     def _reserve_slots(self, births: int) -> None:
         missing = births - int(np.count_nonzero(self._slots.kind == FREE))
@@ -112,12 +115,13 @@ class Keeping(PlainEngine):
 
     def _rescale(self) -> None:
         omega, scalars = self.omega, self._scalars
-        self._store.M /= omega
-        self._store.R /= omega
+        for values in self._store.values:
+            values /= omega
         self._slots.mass[:] /= omega
         self._slots.square[:] /= omega * omega
         self._frequency /= omega
         self._violation /= omega
+        self._total /= omega
         scalars[ROWS] /= omega
         scalars[LOSS_ROWS] /= omega
         scalars[OMEGA] = 1.0
@@ -163,7 +167,7 @@ class Keeping(PlainEngine):
     @property
     def packed_bytes(self) -> int:
         """Bytes of the content."""
-        return self._store.nbytes + 2 * WIDE * self.n_features + self._tables_bytes(self._used())
+        return self._store.nbytes + 3 * WIDE * self.n_features + self._tables_bytes(self._used())
 
     @property
     def entry_bytes(self) -> float:
@@ -204,7 +208,9 @@ class Keeping(PlainEngine):
     def state(self) -> dict[str, NDArray[Any]]:
         """The plain engine's arrays, copies."""
         births.link(self._slots, self._classes)
-        self._features = Features(*(t.cpu().numpy().astype(np.float64) for t in (self._frequency, self._violation)))
+        self._features = Features(
+            *(t.cpu().numpy().astype(np.float64) for t in (self._frequency, self._violation, self._total))
+        )
         entries = self._store
         count = torch.bincount(entries.feature, minlength=self.n_features)
         return self._tables_state(self._used()) | {
@@ -212,6 +218,7 @@ class Keeping(PlainEngine):
             "entry.slot": entries.slot.cpu().numpy().astype(np.int32),
             "entry.centre": entries.M.cpu().numpy(),
             "entry.correction": entries.R.cpu().numpy(),
+            "entry.pmi": (torch.zeros_like(entries.R) if entries.pmi is None else entries.pmi).cpu().numpy(),
         }
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
@@ -222,14 +229,15 @@ class Keeping(PlainEngine):
         self._restore_tables(arrays)
         kind = self._slots.kind
         kind[(kind != ACTIVE) & (kind != TRIAL)] = FREE
-        self._frequency, self._violation = (
-            to_device(table, self.device).to(self._wide)
-            for table in (self._features.document_frequency, self._features.violation)
+        self._frequency, self._violation, self._total = (
+            to_device(table, self.device).to(self._wide) for table in self._features
         )
         count, slot = np.array(arrays["entry.count"]), np.array(arrays["entry.slot"], np.int64)
         feature = np.repeat(np.arange(count.size), count)
         self._store.key = keys_of(to_device(feature, self.device), to_device(slot, self.device))
-        self._store.M, self._store.R = (
-            to_device(arrays[f"entry.{name}"], self.device).to(self._real) for name in ("centre", "correction")
+        self._store.M, self._store.R, self._store.pmi = (
+            to_device(arrays[f"entry.{name}"], self.device).to(self._real) for name in ("centre", "correction", "pmi")
         )
+        if self.rule.pmi == 0 and not arrays["entry.pmi"].any():
+            self._store.pmi = None
         self._changed(structure=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from prototide.core.engines.gpu.births import vacate
-from prototide.core.engines.gpu.entries import Entries, keys_of
+from prototide.core.engines.gpu.entries import Entries, columns, keys_of
 from prototide.core.engines.gpu.rows import to_device
 from prototide.core.engines.gpu.sums import sums_by
 from prototide.core.engines.tables import ACTIVE, MERGED, PRUNED, Classes, Flags, Longs, Reals, Rule, Slots
@@ -91,40 +93,39 @@ def perhaps_near(entries: Entries, slots: Slots, team: Longs, cosine: float) -> 
 
 
 class Vectors:
-    """The vectors of some slots, on the host, in float64: {slot: (features ascending, M, R)}."""
+    """The vectors of some slots, on the host, in float64: {slot: (features ascending, M, R, pmi)}."""
 
     def __init__(self, entries: Entries, chosen: Longs, slots: int) -> None:
         flags = np.zeros(slots, np.bool_)
         flags[chosen] = True
         inside = entries.of_slots(to_device(flags, entries.key.device))
-        slot, feature, M, R = (
-            part[inside].cpu().numpy() for part in (entries.slot, entries.feature, entries.M, entries.R)
-        )
+        slot, feature = (part[inside].cpu().numpy() for part in (entries.slot, entries.feature))
+        values = [part[inside].cpu().numpy().astype(np.float64) for part in entries.values]
+        values += [np.zeros(slot.size)] * (3 - len(values))
         order = np.argsort(slot, kind="stable")
-        edges = np.searchsorted(slot[order], np.append(chosen, slots))
-        ends = np.searchsorted(slot[order], chosen, "right")
-        self.of = {
-            int(p): (feature[order[a:b]], M[order[a:b]].astype(np.float64), R[order[a:b]].astype(np.float64))
-            for p, a, b in zip(chosen, edges[:-1], ends, strict=True)
+        begins, ends = (np.searchsorted(slot[order], chosen, side) for side in ("left", "right"))
+        self.of: dict[int, tuple[NDArray[Any], ...]] = {
+            int(p): (feature[order[a:b]], *(value[order[a:b]] for value in values))
+            for p, a, b in zip(chosen, begins, ends, strict=True)
         }
 
     def distance(self, slots: Slots, a: int, b: int) -> float:
         """1 - cosine."""
-        (fa, Ma, _), (fb, Mb, _) = self.of[a], self.of[b]
+        (fa, Ma, *_), (fb, Mb, *_) = self.of[a], self.of[b]
         _, ia, ib = np.intersect1d(fa, fb, assume_unique=True, return_indices=True)
         return float(1 - Ma[ia] @ Mb[ib] / np.sqrt(slots.square[a] * slots.square[b]))
 
     def join(self, slots: Slots, a: int, b: int) -> None:
-        """M_a += M_b, R_a the mean by mass."""
+        """M_a += M_b; R_a and its mutual information the mean by mass."""
         share = slots.mass[a] / (slots.mass[a] + slots.mass[b])
-        (fa, Ma, Ra), (fb, Mb, Rb) = self.of[a], self.of.pop(b)
+        (fa, *mine), (fb, *theirs) = self.of[a], self.of.pop(b)
         feature, where = np.unique(np.concatenate([fa, fb]), return_inverse=True)
-        M, R = np.zeros(feature.size), np.zeros(feature.size)
-        np.add.at(M, where, np.concatenate([Ma, Mb]))
-        np.add.at(R, where, np.concatenate([share * Ra, (1 - share) * Rb]))
-        self.of[a] = feature, M, R
+        sums = [np.zeros(feature.size) for _ in mine]
+        for total, x, y, (s, t) in zip(sums, mine, theirs, ((1, 1), *[(share, 1 - share)] * 2), strict=True):
+            np.add.at(total, where, np.concatenate([s * x, t * y]))
+        self.of[a] = feature, *sums
         slots.mass[a] += slots.mass[b]
-        slots.square[a] = float(M @ M)
+        slots.square[a] = float(sums[0] @ sums[0])
 
 
 def all_distances(entries: Entries, slots: Slots) -> Reals:
@@ -174,8 +175,8 @@ def merge(entries: Entries, slots: Slots, classes: Classes, counters: Longs, thr
 def _put(entries: Entries, vectors: Vectors, chosen: list[int]) -> None:
     device, parts = entries.key.device, [vectors.of[p] for p in chosen]
     slot = np.repeat(np.array(chosen, np.int64), [part[0].size for part in parts])
-    feature, M, R = (to_device(np.concatenate([part[i] for part in parts]), device) for i in range(3))
-    entries.add(keys_of(feature, to_device(slot, device)), M.to(entries.M.dtype), R.to(entries.M.dtype))
+    feature, M, R, pmi = (to_device(np.concatenate([part[i] for part in parts]), device) for i in range(4))
+    entries.add(keys_of(feature, to_device(slot, device)), columns(M, R, pmi).to(entries.M.dtype))
 
 
 def centre_parts(entries: Entries, square: Tensor, rule: Rule) -> Tensor:

@@ -17,7 +17,7 @@ SPARE = 1 << 28  # what the device's libraries take for themselves
 class Need:
     """Bytes by purpose."""
 
-    entries: int  # M and R of all prototypes
+    entries: int  # M, R and mutual information of all prototypes
     vectors: int  # what scores
     statistics: int  # per feature
     buffers: int  # scores of a chunk of rows; the second copy of what is merged; a group's tables
@@ -37,11 +37,11 @@ def need(slots: int, features: int, entries: int, row_entries: int, rule: Rule) 
     stored = {7: 2, 10: 2, 23: 4, 52: 8}[rule.mantissa_bits]
     real = 8 if rule.mantissa_bits == 52 else 4
     width = -(-slots // SLOT_STEP) * SLOT_STEP
-    each, after = KEY + 2 * real, entries + row_entries
+    each, after = KEY + (3 if rule.pmi > 0 else 2) * real, entries + row_entries
     return Need(
         entries=after * each,
         vectors=after * (INDEX + stored) + MOST_HOT * width * stored,
-        statistics=features * (3 * WIDE + INDEX),
+        statistics=features * (4 * WIDE + INDEX),
         buffers=SLOTS_AT_ONCE * INDEX + after * each + row_entries * (4 * KEY + 6 * real),
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from prototide.core.engines.gpu.entries import SLOT_MASK
 from prototide.core.engines.gpu.sums import sums_by
 from prototide.core.engines.movement import Journey, Movement
-from prototide.core.engines.tables import Slots
+from prototide.core.engines.tables import ACTIVE, Slots
 
 
 @dataclass
@@ -32,7 +32,7 @@ class DeviceJourney(Journey):
         attracted = sums_by(change.to(torch.float64 if change.device.type != "mps" else change.dtype) ** 2,
                             key & SLOT_MASK, slots.kind.size).cpu().numpy()  # fmt: skip
         begun = np.append(self.ids, np.full(slots.id.size - self.ids.size, -1))
-        moved = np.flatnonzero((begun == slots.id) & (begun >= 0) & (attracted > 0))
+        moved = np.flatnonzero((begun == slots.id) & (slots.kind == ACTIVE) & (attracted > 0))
         squares, old, new = attracted[moved], np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])
         shift = np.maximum(0.0, (squares - (new - old) ** 2) / (2 * old * new))
         return Movement(slots.id[moved], slots.cls[moved], slots.mass[moved] / omega, shift)

@@ -86,7 +86,7 @@ def assert_close(ours: PlainEngine, theirs: PlainEngine, tolerance: float) -> No
         if not name.startswith("entry."):
             np.testing.assert_allclose(mine[name], reference[name], tolerance, tolerance, err_msg=name)
     slots = reference["slot.kind"].size
-    for name in ("entry.centre", "entry.correction"):
+    for name in ("entry.centre", "entry.correction", "entry.pmi"):
         np.testing.assert_allclose(dense(mine, name, slots), dense(reference, name, slots), tolerance, tolerance)
 
 

@@ -76,7 +76,7 @@ def test_scores_and_rankings(dtype: str, penalty: float, depth: int, monkeypatch
 
 def test_rankings_of_more_slots_than_one_block_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prototide.core.engines.gpu.fast_scoring.SELECT_BLOCK", 16)
-    engine, rows = learned(Stream.of(4, 200, 60, 12, 4))
+    engine, rows = learned(Stream.of(4, 120, 40, 8, 4))
     view, x = engine._view(), engine._unit_there(rows)
     score = slot_scores(rows, x, view.entries, view.roster, view.omega, view.rule)[2]
     expected, found = rank_classes(*best_slots(score, view.roster), 4), engine._compute.rank(rows, x, view, 4)
@@ -96,23 +96,22 @@ def test_rows_without_entries_and_models_without_prototypes() -> None:
     assert (engine.rank(empty, 2)[0].scores[:, 0] == 0).all()  # all scores are 0, the lowest slot wins
 
 
-@pytest.mark.parametrize("penalty", [0.0, 0.1])
-@pytest.mark.parametrize(("soft", "soft_type"), [(True, "linear"), (True, "softmax"), (False, "linear")])
-@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize(
+    ("penalty", "soft", "soft_type", "k"),
+    [(0.0, False, "linear", 1), (0.0, True, "softmax", 3), (0.1, True, "linear", 3), (0.1, True, "linear", 1)],
+)
 def test_classes_learn(penalty: float, soft: bool, soft_type: str, k: int) -> None:
-    stream = Stream.of(
-        6, 100, 24, 4, k, lambda_penalty=penalty, soft=soft, soft_type=soft_type, update_rows=50
-    )  # fmt: skip
+    stream = Stream.of(6, 40, 24, 3, k, lambda_penalty=penalty, soft=soft, soft_type=soft_type, update_rows=20)
     ours, theirs = stream.triton(), stream.torch()
-    assert_same_answers(stream.learn(ours, 100), stream.learn(theirs, 100), 1e-4)
+    assert_same_answers(stream.learn(ours, 40), stream.learn(theirs, 40), 1e-4)
     assert_close(ours, theirs, 1e-4)
 
 
 def test_trials_are_born_promoted_and_discarded_by_the_kernel() -> None:
-    stream = Stream.of(11, 300, 16, 2, 4, lambda_penalty=0.1, update_rows=150)
+    stream = Stream.of(11, 160, 16, 2, 4, lambda_penalty=0.1, update_rows=80)
     ours, theirs = stream.triton(), stream.torch()
-    stream.learn(ours, 300)
-    stream.learn(theirs, 300)
+    stream.learn(ours, 160)
+    stream.learn(theirs, 160)
     assert theirs.counts["born"] > 2
     assert theirs._classes.wait.max() > theirs.rule.grow_after
     assert_close(ours, theirs, 1e-3)
