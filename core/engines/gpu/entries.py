@@ -76,7 +76,7 @@ class Entries:
         return torch.where(self.key[at] == keys, at, -1)
 
     def add(self, keys: Tensor, values: Tensor) -> None:
-        """Adds ``values`` (m, 3), see `columns`, to the entries with these keys, which may repeat; makes the missing."""
+        """Adds ``values`` (m, 3), see `columns`, to the entries with these keys (may repeat); makes the missing."""
         if not keys.numel():
             return
         unique, inverse = torch.unique(keys, return_inverse=True)
