@@ -46,6 +46,7 @@ TARGETS: dict[tuple[str, float], dict[str, float]] = {  # rates: at least; milli
     ("separable", 0.1): {PREDICT: 10_000, LEARN: 8_000, RSS: 2_500, ONE_PREDICT: 0.2, ONE_LEARN: 0.4},
     ("hard", 0.1): {PREDICT: 6_000, LEARN: 8_000, RSS: 2_500, ONE_PREDICT: 0.2, ONE_LEARN: 0.4},
 }
+TARGET_PROTOTYPES = 15_000
 DOUBLING_TARGET, START_TARGET_SECONDS = 1.6, 1.5
 
 START = """
@@ -153,8 +154,10 @@ def start(repeats: int = 5) -> report.Record:
 
 
 def beside_targets(found: report.Record) -> list[report.Record]:
-    """One line for each figure that has a target."""
+    """One line for each figure that has a target; none for a model of another size."""
     topic, lambda_penalty = str(found["topic"]), float(str(found["lambda"]))
+    if found["K"] != TARGET_PROTOTYPES:
+        return []
     lines: list[report.Record] = []
     for name, target in TARGETS.get((topic, lambda_penalty), {}).items():
         value = float(str(found[name]))
