@@ -253,6 +253,47 @@ def count_flagged(index: Index, flag: Flags) -> Ints:
 
 
 @njit(cache=True, parallel=True)
+def count_kept(index: Index, flag: Flags) -> Ints:
+    """(features,) entries whose slot is flagged and whose M or R is not 0."""
+    corrected = index.R.size > 0
+    found = np.zeros(index.start.size, np.int32)
+    for j in prange(index.start.size):
+        h = index.hot[j]
+        if h >= 0:
+            for p in range(flag.size):
+                row = p // TILE, h, p % TILE
+                found[j] += flag[p] and (index.hot_M[row] != 0 or (corrected and index.hot_R[row] != 0))
+        else:
+            for i in range(index.start[j], index.start[j] + index.length[j]):
+                found[j] += flag[index.slot[i]] and (index.M[i] != 0 or (corrected and index.R[i] != 0))
+    return found
+
+
+@njit(cache=True, parallel=True)
+def collect_kept(index: Index, flag: Flags, first: Longs, slot: Ints, M: Floats, R: Floats, pmi: Floats) -> None:
+    """Copies the entries that `count_kept` counts: feature j's to positions first[j].. of the four arrays."""
+    corrected, informed = index.R.size > 0, index.pmi.size > 0
+    for j in prange(index.start.size):
+        at = first[j]
+        h = index.hot[j]
+        if h >= 0:
+            for p in range(flag.size):
+                row = p // TILE, h, p % TILE
+                if flag[p] and (index.hot_M[row] != 0 or (corrected and index.hot_R[row] != 0)):
+                    slot[at], M[at] = p, index.hot_M[row]
+                    R[at] = index.hot_R[row] if corrected else 0
+                    pmi[at] = index.hot_pmi[row] if informed else 0
+                    at += 1
+        else:
+            for i in range(index.start[j], index.start[j] + index.length[j]):
+                if flag[index.slot[i]] and (index.M[i] != 0 or (corrected and index.R[i] != 0)):
+                    slot[at], M[at] = index.slot[i], index.M[i]
+                    R[at] = index.R[i] if corrected else 0
+                    pmi[at] = index.pmi[i] if informed else 0
+                    at += 1
+
+
+@njit(cache=True, parallel=True)
 def collect(
     index: Index, flag: Flags, first: Longs, used: int, feature: Ints, slot: Ints, M: Floats, R: Floats, pmi: Floats
 ) -> None:

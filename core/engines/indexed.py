@@ -682,14 +682,18 @@ class IndexedEngine(PlainEngine):
     def state(self) -> dict[str, NDArray[Any]]:
         """The whole model as named arrays, copies: the plain engine's, and what only this one keeps (``index.*``)."""
         used = self._used()
-        feature, slot, M, R, pmi = self._entries_of(np.flatnonzero(self._slots.kind[:used] % deciding.DEAD))
-        kept = (M != 0) | (R != 0)
+        flag = (self._slots.kind[:used] % deciding.DEAD) != 0
+        count = entries.count_kept(self._index, flag)
+        first = np.append(0, np.cumsum(count, dtype=np.int64))
+        total, dtype = int(first[-1]), self._dtype
+        slot, M, R, pmi = (np.empty(total, each) for each in (np.int32, dtype, dtype, dtype))
+        entries.collect_kept(self._index, flag, first, slot, M, R, pmi)
         arrays = self._tables_state(used) | {
-            "entry.count": np.bincount(feature[kept], minlength=self.n_features).astype(np.int32),
-            "entry.slot": slot[kept],
-            "entry.centre": M[kept],
-            "entry.correction": R[kept],
-            "entry.pmi": pmi[kept],
+            "entry.count": count,
+            "entry.slot": slot,
+            "entry.centre": M,
+            "entry.correction": R,
+            "entry.pmi": pmi,
         }
         return arrays | {
             "index.hot": np.flatnonzero(self._index.hot >= 0),
