@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format demo kafka chaos fuzz soak clean
+.PHONY: help setup test lint format demo kafka chaos fuzz soak gpu clean
 
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
@@ -39,6 +39,11 @@ fuzz: .venv/.all ## a million mutated records through the decoder; ARGS="--cases
 
 soak: .venv/.all ## half an hour of steady load; ARGS="--minutes 1 --overload" for ten times what it sustains
 	@$(BIN)/python -m tests.chaos.soak $(ARGS)
+
+gpu: .build/mypy ## on a CUDA machine: its engine's tests and benchmark; ARGS="--parts device,lambda0" for some
+	@PYTHONPATH=.build/mypy:. $(PYTHON) -m pytest -q -c /dev/null --rootdir . --noconftest -p no:cacheprovider \
+		tests/core/engines/gpu
+	@PYTHONPATH=.build/mypy:. $(PYTHON) -m tests.benchmarks.gpu $(ARGS)
 
 clean: ## removes the virtual environment and what tools left behind
 	@rm -rf .venv .build build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from tqdm import tqdm
 
 from prototide.core.labels import Label, Labels
 from prototide.core.model import Model
@@ -32,6 +31,8 @@ def fit(
     prepared = model.prepare(rows, weight)
     seeds = _seeds(prepared, own_class, weight, model, random)
     model.engine.seed(prepared.take(seeds), own_class[seeds], weight[seeds])
+    from tqdm import tqdm  # only a fit shows a bar; a bare machine may lack it
+
     bar = tqdm(total=parameters["max_iters"], desc="fit", unit="pass", disable=None if verbose is None else not verbose)
     with bar:
         for number in range(parameters["max_iters"]):

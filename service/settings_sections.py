@@ -179,7 +179,7 @@ class Core(Section):
     memory_budget_bytes: Size | None = Field(
         default=None, description="bytes of the model above which what matters least is given up; null: no bound"
     )
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = Field(
+    device: Annotated[str, Field(pattern=r"^(cpu|(cuda|xpu)(:\d+)?|mps)$")] = Field(
         default="cpu", description="cpu, cuda, cuda:1, ..."
     )
 

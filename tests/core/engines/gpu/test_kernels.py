@@ -10,9 +10,10 @@ from prototide.core.engines.gpu.fast_scoring import FastScorer
 from prototide.core.engines.gpu.rows import upload
 from prototide.core.engines.gpu.scoring import best_slots, rank_classes, slot_scores, unit_rows
 from prototide.core.engines.gpu.vectors import dense_of, hot_features, packed, vectors_of
-from prototide.core.rows import CsrRows
+from prototide.core.rows import CsrRows, canonical_rows
 from tests.core.engines.gpu.conftest import DEVICE
 from tests.core.engines.gpu.problems import Stream, assert_close, assert_same_answers
+from tests.core.streams import two_faced_class
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-3, "float16": 1e-4}
 # Triton's interpreter multiplies bfloat16's bit patterns as integers.
@@ -41,7 +42,7 @@ def test_vectors(dtype: str, penalty: float) -> None:
     engine, _ = learned(Stream.of(2, 80, 40, dtype=dtype, lambda_penalty=penalty))
     view = engine._view()
     made = vectors_of(view.entries, view.roster, view.features, view.omega, view.rule, None)
-    slot, value = packed(view.entries, 2 * view.roster.scale.float(), view.omega, made.value.dtype)
+    slot, value = packed(view.entries, view.rule.tau * view.roster.scale.float(), view.omega, made.value.dtype)
     assert (made.slot == slot).all()
     torch.testing.assert_close(made.value, value, rtol=1e-6 if dtype == "float32" else 1e-2, atol=1e-7)
     assert (made.dense == dense_of(made.hot, made.begin, made.slot, made.value, made.bench.numel())).all()
@@ -107,11 +108,15 @@ def test_classes_learn(penalty: float, soft: bool, soft_type: str, k: int) -> No
     assert_close(ours, theirs, 1e-4)
 
 
-def test_trials_are_born_promoted_and_discarded_by_the_kernel() -> None:
-    stream = Stream.of(11, 160, 16, 2, 4, lambda_penalty=0.1, update_rows=80)
+@pytest.mark.parametrize(("seed", "penalty", "trial_rows"), [(2, 0.1, 200), (0, 0.0, 200), (2, 0.1, 3)])
+def test_trials_are_born_promoted_and_discarded(seed: int, penalty: float, trial_rows: int) -> None:
+    stream = Stream.of(seed, 150, 6, 2, 4, lambda_penalty=penalty, update_rows=50)
+    X, y = two_faced_class(seed, 150)
+    stream.rows, stream.classes = canonical_rows(X.astype(np.float32)), np.where(stream.classes < 0, -1, y).astype("i4")
     ours, theirs = stream.triton(), stream.torch()
-    stream.learn(ours, 160)
-    stream.learn(theirs, 160)
-    assert theirs.counts["born"] > 2
-    assert theirs._classes.wait.max() > theirs.rule.grow_after
+    for engine in (ours, theirs):
+        engine.rule = engine.rule._replace(trial_rows=trial_rows)
+        stream.learn(engine, 150)
+    assert theirs.counts["born"] > 2 or trial_rows == 3
+    assert theirs._classes.wait.max() > theirs.rule.grow_after or trial_rows == 200
     assert_close(ours, theirs, 1e-3)
