@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from prototide.service.errors import PersonMustAct
 
 if TYPE_CHECKING:
     from prototide.service.settings import Settings
@@ -47,6 +50,8 @@ def run(
 
 
 def _ask(settings: Settings) -> None:
+    if not sys.stdin.isatty():
+        raise PersonMustAct("--fresh asks before it leaves a model behind, and nobody is there to answer", "add --yes")
     typer.confirm(
         f"Start a new model of {settings.kafka.group_id} at {settings.start_from}, leaving what was learned behind?",
         abort=True,
