@@ -20,18 +20,26 @@ def wide_type(device: torch.device) -> torch.dtype:
 def sums_by(values: Tensor, index: Tensor, size: int) -> Tensor:
     """(size, ...) sums of the ``values`` (m, ...) with the same ``index`` (m,), in the widest type."""
     wide = wide_type(values.device)
-    out = torch.zeros((size, *values.shape[1:]), dtype=wide, device=values.device)
-    if not values.numel():
-        return out
-    if (
-        values.device.type == "cpu" or wide == torch.float32
-    ):  # in order there; elsewhere no integers that are wide enough
+    if values.device.type == "cpu" or wide == torch.float32:  # one after the other there; here no wide integers
+        out = torch.zeros((size, *values.shape[1:]), dtype=wide, device=values.device)
         return out.index_add_(0, index, values.to(wide))
-    largest = torch.frexp(values.abs().amax().to(wide)).exponent
-    shift = BITS - values.shape[0].bit_length() - largest
-    whole = torch.ldexp(values.to(wide), shift).round_().to(torch.int64)
-    total = torch.zeros(out.shape, dtype=torch.int64, device=values.device).index_add_(0, index, whole)
-    return torch.ldexp(total.to(wide), -shift)
+    return whole_sums(values, index, size)
+
+
+def whole_sums(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """`sums_by` in whole numbers, float64: any order gives the same."""
+    total = torch.zeros((size, *values.shape[1:]), dtype=torch.int64, device=values.device)
+    if not values.numel():
+        return total.double()
+    largest = torch.frexp(values.abs().amax().double()).exponent
+    shift = (BITS - values.shape[0].bit_length() - largest).clamp(-1000, 1000).to(torch.int64)
+    whole = (values.double() * _power_of_two(shift)).round_().to(torch.int64)
+    return total.index_add_(0, index, whole).double() * _power_of_two(-shift)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """Exactly, which a device's ``pow`` does not promise: a float64 of that exponent."""
+    return ((exponent + 1023) << 52).view(torch.float64)
 
 
 def ranges(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

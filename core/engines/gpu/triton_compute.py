@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 
@@ -13,11 +18,28 @@ from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.gpu.vectors import Vectors, vectors_of
 from prototide.core.engines.tables import Rule
 
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
+
+
+def _there(
+    method: Callable[Concatenate[TritonCompute, Args], Result],
+) -> Callable[Concatenate[TritonCompute, Args], Result]:
+    """Triton launches on the current device: makes it the model's."""
+
+    @functools.wraps(method)
+    def there(self: TritonCompute, /, *args: Args.args, **more: Args.kwargs) -> Result:
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
+            return method(self, *args, **more)
+
+    return there
+
 
 class TritonCompute:
     """Keeps the vectors that score until the model changes, and which features are hot a little longer."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._scorer = FastScorer(device)
         self._vectors: Vectors | None = None
         self._hot: Tensor | None = None
@@ -40,10 +62,12 @@ class TritonCompute:
             self._hot = self._vectors.hot
         return self._vectors
 
+    @_there
     def rows_at_once(self, view: View, rows: int) -> int:
         """Bounded by the buffer of scores."""
         return self._scorer.chunk(self.vectors(view), rows)
 
+    @_there
     def unit_rows(self, rows: DeviceRows, idf: Tensor | None, real: torch.dtype) -> Tensor:
         """(non-zeros,) see `scoring.unit_rows`."""
         x = torch.empty(rows.indices.numel(), dtype=real, device=rows.indices.device)
@@ -55,21 +79,25 @@ class TritonCompute:
             )
         return x
 
+    @_there
     def rank(self, rows: DeviceRows, x: Tensor, view: View, depth: int) -> tuple[Tensor, Tensor, Tensor]:
         """Classes, slots and scores of the best classes, each (n, depth)."""
         return self._scorer.rank(rows, x, self.vectors(view), depth)
 
+    @_there
     def class_scores(self, rows: DeviceRows, x: Tensor, view: View) -> Tensor:
         """(n, classes)"""
         score = self._scorer.scores(rows, x, self.vectors(view))[:, : view.roster.used]
         return scoring.best_slots(score, view.roster)[0]
 
+    @_there
     def freeze(self, rows: DeviceRows, x: Tensor, view: View, own: Tensor, asked: Tensor, depth: int) -> Frozen:
         """See `scoring.freeze`."""
         return self._scorer.freeze(
             rows, x, self.vectors(view), view.entries, view.roster, view.omega, view.rule, own, asked, depth
         )
 
+    @_there
     def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         """See `learning.learn`."""
         return fast_learning.learn(group, rule, omega, mean_loss)
