@@ -75,7 +75,7 @@ def test_a_single_row_and_a_single_class(make_classifier: MakeClassifier) -> Non
     second = model.learn([[0.0, 1.0]], ["only"], top_k=3)
     assert second.labels == ["only"]
     assert second.prototypes.tolist() == [0]
-    assert second.scores[0] == pytest.approx(2.0)
+    assert second.scores[0] == pytest.approx(1.1 + 0.25 * np.log(1.5))  # the cosine, and what "only" has of the column
     assert second.top_labels == [["only", None, None]]
     assert second.top_probs is not None
     assert second.top_probs.tolist() == [[1, 0, 0]]

@@ -173,7 +173,7 @@ def test_maintenance_comes_after_rows_not_after_calls(make_classifier: MakeClass
 
 def test_what_is_freed_is_used_again(make_classifier: MakeClassifier) -> None:
     X, y = text_stream(5, 8000, modes=4)
-    model = make_classifier(half_life=30.0, min_weight=0.5, k_init=4)
+    model = make_classifier(half_life=15.0, min_weight=0.5, k_init=4)
     held = []
     for first in range(0, 8000, 500):
         model.fit_batch(X[first : first + 500], y[first : first + 500])

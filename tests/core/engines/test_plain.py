@@ -7,23 +7,24 @@ import pytest
 from scipy.spatial.distance import cosine
 
 from prototide.core import FastKMeansClassifier
+from prototide.core.parameters import rule_of
 from tests.core.conftest import MakeClassifier
 from tests.core.inspecting import prototypes, shared
 from tests.core.streams import text_stream, two_faced_class
 
 
-def test_a_score_is_twice_the_cosine_plus_the_correction(make_classifier: MakeClassifier) -> None:
+def test_a_score_is_the_weighted_cosine_plus_the_correction(make_classifier: MakeClassifier) -> None:
     X, y = text_stream(0, 400)
     model = make_classifier(dtype="float64", half_life=150.0)
     model.fit_batch(X, y)
-    common = shared(model)
+    common, tau = shared(model), rule_of(model.get_params()).tau
     idf = np.log((1 + common.rows) / (1 + common.document_frequency)) + 1
     rows = X[:30].toarray() * idf
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     held = prototypes(model)
     expected = np.full((30, 5), -np.inf)
     for p in held:
-        score = [2 * (1 - cosine(x, p.centre)) + p.correction @ x for x in rows]
+        score = [tau * (1 - cosine(x, p.centre)) + p.correction @ x for x in rows]
         expected[:, p.label] = np.maximum(expected[:, p.label], score)
     np.testing.assert_allclose(model.decision_function(X[:30]), expected, rtol=1e-9, atol=1e-9)
     learned = model.learn(X[:30], None)

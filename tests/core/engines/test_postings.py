@@ -97,7 +97,7 @@ class PostingsAgainstDictionaries(RuleBasedStateMachine):
             return
         ix, x = self._row(list(range(FEATURES)))
         for p, entries in enumerate(self.model):
-            found, M, R = gather(self.postings, self.holdings, p)
+            found, M, R, _ = gather(self.postings, self.holdings, p)
             assert found.tolist() == sorted(entries)
             expected = np.array([entries[j] for j in sorted(entries)]).reshape(-1, 2)
             np.testing.assert_allclose(np.column_stack([M, R]), expected, rtol=1e-9, atol=1e-12)
