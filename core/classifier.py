@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numba
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import _check_feature_names, check_is_fitted
@@ -16,7 +18,7 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from prototide.core import fitting, introspection
 from prototide.core.devices import checked_device
 from prototide.core.introspection import Explanation, Prototypes
-from prototide.core.labels import Label, as_array, checked_labels, checked_weights
+from prototide.core.labels import Label, checked_labels, checked_weights
 from prototide.core.model import Learned, LearnStats, Model, new_engine
 from prototide.core.parameters import check_parameters
 from prototide.core.rows import CsrRows, canonical_rows
@@ -161,14 +163,15 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """
         if not isinstance(top_k, int | np.integer) or isinstance(top_k, bool) or top_k < 0:
             raise ValueError(f"top_k={top_k} is not allowed: it must be an int >= 0")
-        rows = canonical_rows(X)
-        labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
+        given = _checked(X, y, sample_weight)
         with self._model() as model:
-            return model.learn(rows, labels, weight, top_k)
+            return model.learn(*given, top_k)
 
     def fit_batch(self, X: Any, y: Any, sample_weight: Any = None, verbose: bool = False) -> LearnStats:
         """`learn` without the predictions: the statistics of the call; ``verbose`` prints them."""
-        stats = self.learn(X, y, sample_weight).stats
+        given = _checked(X, y, sample_weight)
+        with self._model() as model:
+            stats = model.fit_batch(*given)
         if verbose:
             print(", ".join(f"{name} {value:.4g}" for name, value in stats.items()))  # noqa: T201
         return stats
@@ -182,7 +185,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             unknown = [label for label in checked_labels(y, rows.count) if label is not None and label not in announced]
             if unknown:
                 raise ValueError(f"y contains the label {unknown[0]!r}, which is not in classes={list(classes)!r}")
-        self.learn(X, y, sample_weight)
+        self.fit_batch(X, y, sample_weight)
         if not begun:
             _check_feature_names(self, X, reset=True)
         return self
@@ -217,10 +220,10 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         ``novelty``, those that are unlike the rows of their class.
         """
         with self._known() as model:
-            rows, dtype = self._known_rows(X), self.classes_.dtype
-            predicted = [model.winners(part) for part in self._parts(rows)]
+            rows, names = self._known_rows(X), model.labels
+            numbers = np.concatenate([model.winners(part) for part in self._parts(rows)])
+            labels = names.objects()[numbers].astype(names.sorted_array().dtype)
             unknown = [model.unknown(part) for part in self._parts(rows)] if return_unknown else []
-        labels = np.array([label for part in predicted for label in part], dtype)
         return (labels, np.concatenate(unknown)) if return_unknown else labels
 
     def novelty_scores(self, X: Any) -> NDArray[np.float64]:
@@ -281,7 +284,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def classes_(self) -> NDArray[Any]:
         """Known labels, ints ascending, then strings."""
         model = self._need()
-        return as_array(model.labels.sorted_names())
+        return model.labels.sorted_array().copy()
 
     @property
     def n_features_in_(self) -> int:
@@ -398,7 +401,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             self._fitted = Model.restored(self._parameters(), arrays, metadata, self._engine)
 
     def _parameters(self) -> dict[str, Any]:
-        return dict(self.get_params(deep=False))
+        return {name: getattr(self, name) for name in _parameter_names(type(self))}  # type: ignore[arg-type]
 
     def _need(self) -> Model:
         check_is_fitted(self)
@@ -408,7 +411,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def _model(self) -> Iterator[Model]:
         """The model, begun if need be, to one caller at a time; the engine follows the parameters as they are now."""
         parameters = self._parameters()
-        check_parameters(parameters)
+        if not hasattr(self, "_fitted") or not self._fitted.follows(parameters):
+            check_parameters(parameters)
         if not hasattr(self, "_fitted"):
             with _BEGINNING:  # two threads may come first
                 if not hasattr(self, "_fitted"):
@@ -420,7 +424,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     @contextmanager
     def _known(self) -> Iterator[Model]:
-        check_is_fitted(self)
+        if not self.__sklearn_is_fitted__():
+            check_is_fitted(self)  # raises
         with self._model() as model:
             yield model
 
@@ -435,7 +440,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
 
     def _known_rows(self, X: Any) -> CsrRows:
         """Rows of the width, and with the column names, that scikit-learn's methods ask for."""
-        _check_feature_names(self, X, reset=False)
+        if hasattr(self, "feature_names_in_") or not isinstance(X, np.ndarray | sp.csr_matrix | sp.csr_array):
+            _check_feature_names(self, X, reset=False)
         rows, expected = canonical_rows(X), self._fitted.width
         if rows.width != expected:
             raise ValueError(
@@ -446,6 +452,17 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def _parts(self, rows: CsrRows) -> Iterator[CsrRows]:
         for first in range(0, max(1, rows.count), self.batch_size):
             yield rows.part(first, min(first + self.batch_size, rows.count))
+
+
+def _checked(X: Any, y: Any, sample_weight: Any) -> tuple[CsrRows, list[Label | None], NDArray[np.float64]]:
+    rows = canonical_rows(X)
+    return rows, checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
+
+
+@functools.cache
+def _parameter_names(kind: Any) -> tuple[str, ...]:
+    """What `get_params` looks up in the constructor's signature at every call."""
+    return tuple(kind._get_param_names())
 
 
 def _check_count(name: str, value: int) -> None:

@@ -22,6 +22,9 @@ class Labels:
     def __init__(self, names: Iterable[Label | None] = ()) -> None:
         self.names: list[Label | None] = list(names)  # by number; None: a forgotten class, free for the next new one
         self._number: dict[Label, int] = {name: number for number, name in enumerate(self.names) if name is not None}
+        self.changes = 0  # grows whenever a label gets a number, or loses it
+        self._objects: tuple[int, NDArray[np.object_]] = (-1, np.zeros(0, object))  # made after so many changes
+        self._sorted: tuple[int, NDArray[Any]] = (-1, np.zeros(0, object))
 
     def __len__(self) -> int:
         return len(self._number)
@@ -42,6 +45,7 @@ class Labels:
             number = next(free, len(self.names))
             self.names[number : number + 1] = [label]
             self._number[label] = number
+        self.changes += bool(new)
         return len(new)
 
     def forget(self, numbers: Iterable[int]) -> None:
@@ -51,12 +55,15 @@ class Labels:
             if name is not None:
                 del self._number[name]
                 self.names[number] = None
+                self.changes += 1
 
     def objects(self) -> NDArray[np.object_]:
-        """All labels by number, then None: number -1 reads None."""
-        array = np.empty(len(self.names) + 1, object)
-        array[: len(self.names)] = self.names
-        return array
+        """All labels by number, then None: number -1 reads None. Not to be changed."""
+        if self._objects[0] != self.changes:
+            array = np.empty(len(self.names) + 1, object)
+            array[: len(self.names)] = self.names
+            self._objects = self.changes, array
+        return self._objects[1]
 
     def sorted_numbers(self) -> NDArray[np.int64]:
         """Class numbers in the order of ``classes_``: ints ascending, then strings."""
@@ -66,6 +73,12 @@ class Labels:
     def sorted_names(self) -> list[Label]:
         """The labels in that order."""
         return sorted(self._number, key=lambda label: (isinstance(label, str), label))
+
+    def sorted_array(self) -> NDArray[Any]:
+        """The same as `as_array` makes it. Not to be changed."""
+        if self._sorted[0] != self.changes:
+            self._sorted = self.changes, as_array(self.sorted_names())
+        return self._sorted[1]
 
 
 def as_array(labels: Sequence[Label]) -> NDArray[Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, NamedTuple, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from prototide.core.engines.plain import PlainEngine, Step
 from prototide.core.labels import UNLABELLED, Label, Labels
 from prototide.core.lift import EuclideanLift
 from prototide.core.novelty import Novelty
-from prototide.core.parameters import novelty_quantile, prototype_limits, rule_of
+from prototide.core.parameters import novelty_quantile, prototype_limits, rule_of, same_parameters
 from prototide.core.rows import CsrRows, scaled
 
 PROBABILITY_DEPTH = 32  # `top_probs` are normalised over at least so many classes
@@ -49,6 +50,14 @@ class Learned:
     stats: LearnStats
     top_labels: list[list[Label | None]] | None = None  # n lists of top_k labels, best first, None fills up
     top_probs: NDArray[np.float32] | None = None  # (n, top_k), 0 where the label is None
+
+
+class _Taken(NamedTuple):
+    step: Step
+    points: NDArray[np.bool_]  # (n,) rows that can be learned
+    unknown: NDArray[np.bool_]  # (n,) rows that are answered unknown
+    names: NDArray[np.object_]  # labels by class number, before any was forgotten
+    stats: LearnStats
 
 
 def new_engine(parameters: Mapping[str, Any], engine: str, device: str = "cpu") -> PlainEngine:
@@ -81,9 +90,17 @@ class Model:
         self.novelty = self._fresh_novelty()
         self.width = 0  # columns of the rows learned
         self.moved: Movement | None = None  # by the last step that learned
+        self._followed: Mapping[str, Any] | None = None
+        self._limits: tuple[Any, NDArray[np.int64]] = (None, np.zeros(0, np.int64))  # what they were made of, limits
+
+    def follows(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether `follow` has been called with these parameters, checked then, and nothing has changed since."""
+        return same_parameters(parameters, self._followed)
 
     def follow(self, parameters: Mapping[str, Any]) -> None:
         """Takes parameters as they are now (scikit-learn's ``set_params``)."""
+        if self.follows(parameters):
+            return
         before = self.parameters
         if parameters["distance"] != before["distance"] and len(self.labels):
             raise ValueError(
@@ -98,6 +115,7 @@ class Model:
             self.calibration = Calibration(parameters["soft_type"])
         if any(before[name] != parameters[name] for name in ("novelty", "half_life")):
             self.novelty = self._fresh_novelty()
+        self._followed = parameters
 
     def _exchange_engine(self) -> None:
         state, self.engine = self.engine.state(), new_engine(self.parameters, self._engine, self.device)
@@ -126,6 +144,25 @@ class Model:
 
     def learn(self, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64], top_k: int) -> Learned:
         """Predicts each row, then learns it if it has a label, non-zeros and weight."""
+        taken = self._take_in(rows, labels, weight, max(top_k, PROBABILITY_DEPTH) if top_k else 1)
+        learned = self._learned(taken, top_k)
+        self.calibrate(taken.step)  # after: a row's own label says nothing about its probabilities
+        return learned
+
+    def fit_batch(self, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64]) -> LearnStats:
+        """The same, but nobody is told what was predicted."""
+        taken = self._take_in(rows, labels, weight, 1)
+        self.calibrate(taken.step)
+        return taken.stats
+
+    def calibrate(self, step: Step) -> None:
+        """Learns probabilities from the rows of a step that were scored against all classes."""
+        for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
+            self.calibration.learn(scores, truth)
+
+    def _take_in(
+        self, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64], depth: int
+    ) -> _Taken:
         points = self.is_point(rows)
         learnable = points & (weight > 0) & np.array([label is not None for label in labels], np.bool_)
         if self.lift is not None:
@@ -137,7 +174,6 @@ class Model:
         new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
         own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
         lifted = self.prepare(rows, np.where(learnable, weight, 0.0))
-        depth = max(top_k, PROBABILITY_DEPTH) if top_k else 1
         step = self.engine.learn(lifted, own_class, weight, depth)
         if learnable.any():
             self.moved = step.movement
@@ -146,10 +182,7 @@ class Model:
         if self.parameters["forget_classes"]:
             known.forget(np.flatnonzero(self.engine.active == 0).tolist())
         stats = self._stats(int(learnable.sum()), new_classes, before, step.movement)
-        learned = self._learned(step, points, unknown, names, top_k, stats)
-        for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
-            self.calibration.learn(scores, truth)  # after: a row's own label says nothing about its probabilities
-        return learned
+        return _Taken(step, points, unknown, names, stats)
 
     def _ensure_memory(self, rows: CsrRows, labels: Sequence[Label | None], learned: int) -> None:
         """MemoryError, before anything is changed, when there may not be enough for so many rows."""
@@ -190,10 +223,17 @@ class Model:
             if not first:
                 self.lift.learn(rows, weight)
         if weight.any():
-            limits = prototype_limits(self.labels.names, self.parameters["k_init"], self.parameters["k_list"])
-            self.engine.make_room(np.array(limits, np.int64), prepared.width)
+            self.engine.make_room(self._prototype_limits(), prepared.width)
             self.width = max(self.width, rows.width)
         return prepared
+
+    def _prototype_limits(self) -> NDArray[np.int64]:
+        """(classes,) most prototypes; the same array as long as nothing changes."""
+        k_init, k_list = self.parameters["k_init"], self.parameters["k_list"]
+        made_of = self.labels.changes, k_init, copy.copy(k_list)
+        if self._limits[0] != made_of:
+            self._limits = made_of, np.array(prototype_limits(self.labels.names, k_init, k_list), np.int64)
+        return self._limits[1]
 
     def _stats(self, rows: int, new_classes: int, before: Mapping[str, int], movement: Movement) -> LearnStats:
         after, mass = self.engine.counts, float(movement.masses.sum())
@@ -221,10 +261,8 @@ class Model:
 
     # --- predicting ---
 
-    def _learned(
-        self, step: Step, points: NDArray[np.bool_], unknown: NDArray[np.bool_], names: NDArray[np.object_],
-        top_k: int, stats: LearnStats,
-    ) -> Learned:  # fmt: skip
+    def _learned(self, taken: _Taken, top_k: int) -> Learned:
+        step, points, unknown, names, stats = taken
         classes = np.where(points[:, None], step.ranking.classes, UNLABELLED)
         scores = np.where(classes >= 0, step.ranking.scores, -np.inf)
         known = classes[:, 0] >= 0
@@ -240,11 +278,11 @@ class Model:
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.calibration.probabilities(scores, self.parameters["temperature"])
 
-    def winners(self, rows: CsrRows) -> list[Label]:
-        """The best class of each row; the heaviest prototype's for rows that are no points."""
+    def winners(self, rows: CsrRows) -> NDArray[np.int32]:
+        """(n,) number of each row's best class; the heaviest prototype's for rows that are no points."""
         ranking, _ = self.engine.rank(self.as_known(rows), 1)
-        numbers = np.where(self.is_point(rows), ranking.classes[:, 0], self.engine.heaviest_class())
-        return list(self.labels.objects()[numbers])
+        numbers, points = ranking.classes[:, 0], self.is_point(rows)
+        return numbers if points.all() else np.where(points, numbers, self.engine.heaviest_class())
 
     def novelty_scores(self, rows: CsrRows) -> NDArray[np.float64]:
         """(n,) how far each row's winning score is below the usual, in spreads; 0 for rows that are no points."""
@@ -269,8 +307,7 @@ class Model:
         order = self.labels.sorted_numbers()
         column = np.empty(len(self.labels.names), np.int64)
         column[order] = np.arange(order.size)
-        number = {name: at for at, name in enumerate(self.labels.names)}
-        winner = column[[number[label] for label in self.winners(rows)]] if rows.count else np.zeros(0, np.int64)
+        winner = column[self.winners(rows)]
         each = np.arange(rows.count)
         best = p.argmax(axis=1) if rows.count else winner
         tied = best != winner

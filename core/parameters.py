@@ -93,6 +93,13 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={parameters[name]!r} is not allowed: it must be {what}")
 
 
+def same_parameters(parameters: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Whether nothing can have changed: the same objects, none of which may be changed in place."""
+    if before is None or parameters["k_list"] is not None:
+        return False
+    return all(value is before[name] for name, value in parameters.items())
+
+
 def rule_of(parameters: Mapping[str, Any]) -> Rule:
     """The numbers that the engine works with."""
     p = parameters

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 LARGEST, SMALLEST = 1e18, 1e-18  # beyond these a square of a float32 loses its precision
@@ -56,6 +57,8 @@ def canonical_rows(X: Any) -> CsrRows:
     """
     if "torch" in sys.modules and isinstance(X, sys.modules["torch"].Tensor):
         X = _of_tensor(X)
+    if _is_canonical(X):
+        return _writable(X)
     if not sp.issparse(X):
         X = _dense(X)
     if X.ndim != 2:
@@ -92,8 +95,50 @@ def of_matrix(X: Any) -> CsrRows:
     if X.nnz and not X.data.all():
         X = X.copy()
         X.eliminate_zeros()
-    data = X.data if X.dtype in (np.float32, np.float64) else X.data.astype(np.float64)
-    return CsrRows(X.indptr.astype(np.int64, copy=False), X.indices.astype(np.int32, copy=False), data, X.shape[1])
+    return _writable(X)
+
+
+def _writable(X: Any) -> CsrRows:
+    """Rows of a canonical CSR matrix, in arrays that kernels are compiled for: native, contiguous, writable."""
+    end = int(X.indptr[-1])
+    data = X.data[:end] if X.dtype in (np.float32, np.float64) else X.data[:end].astype(np.float64)
+    return CsrRows(
+        np.require(X.indptr, np.int64, ["C", "W"]), np.require(X.indices[:end], np.int32, ["C", "W"]),
+        np.require(data, np.float32 if data.dtype == np.float32 else np.float64, ["C", "W"]), X.shape[1],
+    )  # fmt: skip
+
+
+def _is_canonical(X: Any) -> bool:
+    """Whether rows can be taken as they are: CSR, columns ascending and in range, all values finite and not zero."""
+    if not isinstance(X, sp.csr_matrix | sp.csr_array) or X.ndim != 2 or X.shape[1] > MOST_COLUMNS:
+        return False
+    arrays = (X.indptr, X.indices, X.data)
+    plain = all(array.flags.c_contiguous and array.flags.writeable and array.dtype.isnative for array in arrays)
+    if not plain or X.dtype not in (np.float32, np.float64) or X.indptr.size != X.shape[0] + 1:
+        return False
+    if X.indices.size > MOST_NONZEROS or X.indices.dtype.kind != "i" or X.indptr.dtype.kind != "i":
+        return False
+    return bool(_ascends(*arrays, X.shape[1]))
+
+
+@njit(cache=True)
+def _ascends(indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any], columns: int) -> bool:
+    """`_is_canonical` but for the types."""
+    count = indptr.size - 1
+    if indptr[0] != 0 or indptr[count] > min(indices.size, data.size):
+        return False
+    for t in range(count):
+        if indptr[t + 1] < indptr[t]:
+            return False
+    for t in range(count):
+        before = -1
+        for i in range(indptr[t], indptr[t + 1]):
+            if indices[i] <= before or data[i] == 0 or not np.isfinite(data[i]):
+                return False
+            before = indices[i]
+        if before >= columns:
+            return False
+    return True
 
 
 def _check_positions(X: Any) -> None:
