@@ -216,9 +216,9 @@ class Keeping(PlainEngine):
         return self._tables_state(self._used()) | {
             "entry.count": count.cpu().numpy().astype(np.int32),
             "entry.slot": entries.slot.cpu().numpy().astype(np.int32),
-            "entry.centre": entries.M.cpu().numpy(),
-            "entry.correction": entries.R.cpu().numpy(),
-            "entry.pmi": (torch.zeros_like(entries.R) if entries.pmi is None else entries.pmi).cpu().numpy(),
+            "entry.centre": entries.M.cpu().numpy().copy(),
+            "entry.correction": entries.R.cpu().numpy().copy(),
+            "entry.pmi": (torch.zeros_like(entries.R) if entries.pmi is None else entries.pmi).cpu().numpy().copy(),
         }
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
