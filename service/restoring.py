@@ -160,6 +160,10 @@ def _refusing() -> Iterator[None]:
         yield
     except ValueError as refused:
         raise PersonMustAct(f"the classifier refuses core.*: {refused}", "correct that setting") from None
+    except MemoryError as refused:
+        raise PersonMustAct(
+            f"core.device is too small: {refused}", "make the model smaller, or core.device=cpu"
+        ) from None
 
 
 def check_belongs(checkpoint: Checkpoint, settings: Settings, topology: Topology) -> None:

@@ -135,8 +135,9 @@ class Observers:
         self._storm = DeadLetterStorm(settings.dead_letters.max_ratio, settings.dead_letters.window)
         self._on_step = on_step
         metrics.watch_ready(lambda: self.readiness.ready)
-        engine = FastKMeansClassifier(**settings.core.classifier_parameters()).engine
-        metrics.build_info(settings.core.device, engine)
+        device = settings.core.device  # whether it is there is asked when the model goes there
+        engine = "gpu" if device != "cpu" else FastKMeansClassifier(**settings.core.classifier_parameters()).engine
+        metrics.build_info(device, engine)
 
     def _entered(self, phase: Phase) -> None:
         self.readiness.set("phase", _NOT_READY.get(phase))

@@ -98,6 +98,15 @@ def test_a_device_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         restore(settings("core.device=cuda:99"), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, Rejections())
 
 
+def test_a_model_too_large_for_its_device_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(model: FastKMeansClassifier, device: str) -> FastKMeansClassifier:
+        raise MemoryError(f"a model may need 90.00 GB on {device}")
+
+    monkeypatch.setattr(FastKMeansClassifier, "to", too_large)
+    with pytest.raises(PersonMustAct, match=r"core\.device is too small: a model may need 90\.00 GB on cuda"):
+        restore(settings("core.device=cuda"), FolderStore(tmp_path), TOPOLOGY, WATERMARKS, Rejections())
+
+
 def test_an_exactly_once_checkpoint_is_not_continued_at_least_once(tmp_path: Path) -> None:
     assert "delivery=exactly_once" in refused(checkpoint(model_id="m", journal=7), tmp_path)
 
