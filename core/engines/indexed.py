@@ -319,7 +319,7 @@ class IndexedEngine(PlainEngine):
         rate = np.empty(unit.x.size if self.rule.correction > 0 else 0)
         if self.rule.correction > 0:
             deciding.correction_rates(unit, self._features, float(self._scalars[OMEGA]), rate)
-        decided = deciding.empty_decisions(rows.count, longest + 2, self.rule.wrong_classes)
+        decided = deciding.empty_decisions(rows.count, self._most_active(learned.size) + 1, self.rule.wrong_classes)
         deciding.decide(
             unit, rate, weight, order, first, present, frozen, *products, self._slots, self._rank, self._classes,
             self._scalars,

@@ -338,7 +338,7 @@ class PlainEngine:
             return _Probed(winners, scores)
         self._reserve_slots(learned)
         trial_id = np.where(self._classes.trial >= 0, self._slots.id[self._classes.trial], -1)
-        capacity = learned * (int(self._classes.active.max()) + 2)
+        capacity = learned * (self._most_active(learned) + 1)  # and the trial
         trace = Trace(
             np.zeros(1, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.int32), np.empty(capacity),
             np.full(rows.count, -1, np.int32), np.zeros(rows.count),
@@ -362,6 +362,11 @@ class PlainEngine:
 
     def _begin_journey(self) -> Journey:
         return Journey.begin(self._slots)
+
+    def _most_active(self, learned: int) -> int:
+        """Most active prototypes of a class inside a group: at first one more, then one for each trial's five rows."""
+        most = int(self._classes.active.max()) + 1 + learned // (self.rule.grow_after + int(self.rule.grow_gain))
+        return max(int(self._classes.active.max()), min(most, int(self._classes.limit.max())))
 
     def _movement(self, journey: Journey) -> Movement:
         return journey.movement(self._slots, float(self._scalars[OMEGA]), self.n_features)

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from prototide.core import FastKMeansClassifier
+from prototide.core.parameters import rule_of
 from tests.core.conftest import MakeClassifier
 from tests.core.inspecting import fingerprint, prototypes, shared
 from tests.core.streams import dense_stream, text_stream, two_faced_class
@@ -92,7 +93,8 @@ def class_prototype_scores(model: FastKMeansClassifier, values: Any, why: Any, i
     x = values * (idf_of(model) if idf is None else idf)
     x = x / np.linalg.norm(x)
     chosen = [known[why.prototype], known[why.runner_up_prototype]]
-    return [2 * float(x @ p.centre) / np.sqrt(p.square) + float(x @ p.correction) for p in chosen]
+    tau = rule_of(model.get_params()).tau
+    return [tau * float(x @ p.centre) / np.sqrt(p.square) + float(x @ p.correction) for p in chosen]
 
 
 def test_adding_the_named_features_at_the_rows_mean_weight_gives_it_to_the_runner_up(
@@ -153,7 +155,7 @@ def test_the_view_shows_every_active_prototype_as_it_is(make_classifier: MakeCla
         assert shown.mass == pytest.approx(true.mass)
         assert shown.norm == pytest.approx(np.sqrt(true.square))
         assert shown.birth_step in (1, 2)
-        vector = 2 * true.centre / np.sqrt(true.square) + true.correction
+        vector = rule_of(model.get_params()).tau * true.centre / np.sqrt(true.square) + true.correction
         heaviest = np.argsort(-np.abs(vector))[: len(shown.top_features)]
         assert dict(shown.top_features) == pytest.approx({int(j): vector[j] for j in heaviest})
     assert view[-1].id == expected[-1].id

@@ -121,3 +121,16 @@ def test_blocks_of_scoring_do_not_change_answers(
             expected.top_labels,
             expected.stats,
         )
+
+
+def test_a_class_that_grows_inside_one_group_loses_no_attraction(make_classifier: MakeClassifier) -> None:
+    X, y = two_faced_class(0, 3000, sides=8)
+    model = make_classifier(
+        k_init=8, update_rows=3000, merge_threshold=0, truncation_threshold=0, soft_type="softmax", temperature=5.0
+    )
+    model.fit_batch(X[:40], y[:40])
+    model.fit_batch(X[40:], y[40:])
+    held = prototypes(model)
+    assert max(sum(p.label == c for p in held) for c in (0, 1)) > 3
+    for p in held:
+        assert p.square == pytest.approx(p.centre @ p.centre, rel=1e-4)
