@@ -91,7 +91,7 @@ def class_prototype_scores(model: FastKMeansClassifier, values: Any, why: Any, i
     """Of the winner and of the runner-up's prototype, by the formula."""
     known = {prototype.id: prototype for prototype in prototypes(model)}
     x = values * (idf_of(model) if idf is None else idf)
-    x = x / np.linalg.norm(x)
+    x = x / (np.linalg.norm(x) or 1.0)  # of a row without features, which nobody wins
     chosen = [known[why.prototype], known[why.runner_up_prototype]]
     tau = rule_of(model.get_params()).tau
     return [tau * float(x @ p.centre) / np.sqrt(p.square) + float(x @ p.correction) for p in chosen]

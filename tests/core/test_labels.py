@@ -70,7 +70,7 @@ def test_other_containers_become_plain_labels(y: Any, expected: list[Any]) -> No
     ("y", "message"),
     [
         (np.eye(2), r"one label per row, got an array of shape \(2, 2\).*argmax"),
-        (np.array(3), "one label per row"),
+        (np.array(3), "must be a list or array of labels, got array"),
         ([1, 2, 3], "X has 2 rows, y has 3 labels"),
         ([0.5, 1.0], "0.5"),
         (np.array([1.0, np.nan]), "nan"),

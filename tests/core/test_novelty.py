@@ -175,5 +175,7 @@ def test_without_novelty_only_rows_without_features_are_unknown(make_classifier:
 
 @pytest.mark.parametrize("novelty", [0, -0.1, 0.6, 1, float("nan"), "often", True, [0.1]])
 def test_quantiles_that_make_no_sense_are_named(novelty: Any) -> None:
-    with pytest.raises(ValueError, match=r"novelty=.* is not allowed: it must be None, 'auto' or a number above 0"):
+    with pytest.raises(
+        ValueError, match=r"novelty=.* is not allowed: it must be None, 'auto' or a number from 1e-6 to 0\.5"
+    ):
         FastKMeansClassifier(novelty=novelty).fit_batch(np.eye(2), [0, 1])

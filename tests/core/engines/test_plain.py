@@ -125,9 +125,8 @@ def test_blocks_of_scoring_do_not_change_answers(
 
 def test_a_class_that_grows_inside_one_group_loses_no_attraction(make_classifier: MakeClassifier) -> None:
     X, y = two_faced_class(0, 3000, sides=8)
-    model = make_classifier(
-        k_init=8, update_rows=3000, merge_threshold=0, truncation_threshold=0, soft_type="softmax", temperature=5.0
-    )
+    one_group = {"k_init": 8, "update_rows": 3000, "merge_threshold": 0, "truncation_threshold": 0}
+    model = make_classifier(**one_group, lambda_penalty=0.0, soft_type="softmax", temperature=5.0)
     model.fit_batch(X[:40], y[:40])
     model.fit_batch(X[40:], y[40:])
     held = prototypes(model)
