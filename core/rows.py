@@ -82,6 +82,7 @@ def of_matrix(X: Any) -> CsrRows:
         _check_positions(X)
     given = X
     X = sp.csr_matrix(X)
+    _check_ids("column", X.indices[: X.indptr[-1]], X.shape[1])  # SciPy converts whatever they are
     if X.nnz > MOST_NONZEROS:
         raise ValueError(
             f"X has {X.nnz:,} non-zeros; at most {MOST_NONZEROS:,} are possible: pass fewer rows at a time"
@@ -142,16 +143,14 @@ def _ascends(indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any], co
 
 
 def _check_positions(X: Any) -> None:
-    """ValueError for ids outside the matrix: SciPy's conversions trust them, and write where these point."""
-    rows, columns = X.shape
+    """ValueError for rows outside the matrix: SciPy's conversions trust them, and write where these point."""
     if X.format == "coo":
-        _check_ids("row", X.coords[0], rows)
-        _check_ids("column", X.coords[1], columns)
-    elif X.format in ("csr", "csc"):
-        if X.indptr[0] != 0 or (np.diff(X.indptr) < 0).any() or X.indptr[-1] > min(X.indices.size, X.data.size):
+        _check_ids("row", X.coords[0], X.shape[0])
+    elif X.format in ("csr", "csc", "bsr"):
+        if X.indptr[0] != 0 or (np.diff(X.indptr) < 0).any() or X.indptr[-1] > min(X.indices.size, len(X.data)):
             raise ValueError(f"X is no {X.format.upper()} matrix: indptr must ascend from 0 to the number of entries")
-        inside = X.indices[: X.indptr[-1]]
-        _check_ids("column", inside, columns) if X.format == "csr" else _check_ids("row", inside, rows)
+        if X.format == "csc":
+            _check_ids("row", X.indices[: X.indptr[-1]], X.shape[0])
 
 
 def _check_ids(axis: str, ids: NDArray[Any], size: int) -> None:
@@ -181,7 +180,10 @@ def _not_finite(value: float, row: int, column: int) -> ValueError:
 def _dense(X: ArrayLike) -> NDArray[Any]:
     if np.ma.isMaskedArray(X) and np.ma.getmaskarray(X).any():
         raise ValueError("X is a masked array with masked entries: fill them, X.filled(0), or drop their rows")
-    array = np.asarray(X)
+    try:
+        array = np.asarray(X)
+    except ValueError as wrong:
+        raise ValueError(f"X must hold rows of one length: {wrong}") from None
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: X has dtype {array.dtype}")
     if array.dtype == np.float16:  # SciPy knows no such sparse matrix

@@ -74,6 +74,7 @@ def test_input_is_shared_where_it_is_canonical_already() -> None:
         ([[1j]], ValueError, "Complex data not supported"),
         (sp.csr_matrix([[1j]]), TypeError, "real numbers, got dtype complex128"),
         ([["one"]], ValueError, "real numbers.*could not convert"),
+        ([[1.0, 2.0], [1.0]], ValueError, "X must hold rows of one length"),
         ([[None, {}]], TypeError, "real numbers"),
         (np.array([["2020-01-01"]], "datetime64[D]"), TypeError, "real numbers, got dtype datetime64"),
     ],
@@ -91,6 +92,20 @@ def test_column_ids_out_of_range_are_refused_and_the_input_stays(column: int) ->
     with pytest.raises(ValueError, match=rf"column id {column}; allowed are 0 to 4"):
         canonical_rows(X)
     assert X.indices.tolist() == [0, column]
+
+
+@pytest.mark.parametrize("column", [-1, 8])
+@pytest.mark.parametrize("kind", ["csr", "coo", "bsr", "lil"])
+def test_no_sparse_format_smuggles_in_a_column_out_of_range(kind: str, column: int) -> None:
+    X = sp.csr_matrix(np.ones((4, 4))).asformat(kind)
+    if kind == "lil":
+        X.rows[1] = [column, 1, 2, 3]
+    elif kind == "coo":
+        X.coords[1][5] = column
+    else:
+        X.indices[-1] = column
+    with pytest.raises(ValueError, match=r"X has the column id -?[1-9]+; allowed are 0 to 3"):
+        canonical_rows(X)
 
 
 def test_more_columns_than_32_bits_count_are_refused() -> None:
