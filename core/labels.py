@@ -188,7 +188,11 @@ def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
         return np.ones(rows)
     if hasattr(sample_weight, "detach"):  # a torch tensor
         sample_weight = sample_weight.detach().cpu().double().numpy()
-    weight = np.asarray(sample_weight, np.float64)
+    try:
+        given = np.asarray(sample_weight)
+        weight = np.asarray(given.astype(np.float64, casting="unsafe" if given.dtype.kind in "OUS" else "same_kind"))
+    except (TypeError, ValueError) as reason:
+        raise ValueError(f"sample_weight must hold one real number per row: {reason}") from None
     if weight.ndim == 0:
         weight = np.full(rows, float(weight))
     if weight.shape != (rows,):

@@ -100,3 +100,11 @@ def test_weights_are_one_finite_number_per_row() -> None:
     for wrong in ([1], [1, -1], [1, np.nan], [np.inf, 1], [[1, 1]]):
         with pytest.raises(ValueError, match="sample_weight"):
             checked_weights(wrong, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["a", "b"], [1j, 2], [[1], [1, 2]], [{}, 1], np.array(["2020"] * 2, "datetime64[Y]")]
+)
+def test_weights_that_are_no_real_numbers_are_named(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="sample_weight must hold one real number per row"):
+        checked_weights(wrong, 2)
