@@ -55,6 +55,10 @@ def _k_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_whole(1), value))
 
 
+def _seed(value: Any) -> bool:
+    return value is None or isinstance(value, np.random.RandomState) or (_whole(0)(value) and value < 2**32)
+
+
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "k_init": (_whole(1), "an int >= 1"),
     "k_list": (_or_none(_k_list), "None, a dict label -> int >= 1, or a list of ints >= 1"),
@@ -72,6 +76,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "min_weight": (_real(0), "a number >= 0"),
     "batch_size": (_whole(1), "an int >= 1"),
     "n_threads": (lambda value: value == -1 or _whole(1)(value), "-1 (all cores) or an int >= 1"),
+    "random_state": (_seed, "None, an int from 0 to 4294967295, or a numpy.random.RandomState"),
     "max_iters": (_whole(1), "an int >= 1"),
     "tol": (_real(0), "a number >= 0"),
     "half_life": (_or_none(_real(1)), "None or a number of rows >= 1"),

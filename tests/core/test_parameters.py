@@ -27,6 +27,7 @@ WRONG: list[tuple[str, Any]] = [
     ("truncation_threshold", 1.0), ("truncation_threshold", -1e-9), ("truncation_threshold", None),
     ("min_weight", -1), ("batch_size", 0), ("batch_size", 1.0),
     ("n_threads", 0), ("n_threads", -2), ("n_threads", 1.5),
+    ("random_state", "42"), ("random_state", -1), ("random_state", 2**32), ("random_state", 1.5),
     ("max_iters", 0), ("tol", -1), ("half_life", 0), ("half_life", -5.0), ("half_life", float("nan")),
     ("idf", "yes"), ("update_rows", 0), ("update_rows", "all"), ("update_rows", 2.5),
     ("memory_budget_bytes", 0), ("memory_budget_bytes", -1), ("memory_budget_bytes", 1e9),
