@@ -351,6 +351,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                         [label if isinstance(label, str) else int(label), int(k)] for label, k in self.k_list.items()
                     ]
                 }
+            elif self.k_list is not None:
+                parameters["k_list"] = [int(k) for k in self.k_list]
             return model.arrays(), {
                 "format": STATE_FORMAT,
                 "parameters": parameters,

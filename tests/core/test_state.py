@@ -98,8 +98,9 @@ def test_the_state_of_a_new_model_is_one_too(make_classifier: MakeClassifier) ->
     assert fingerprint(restored) == fingerprint(fresh)
 
 
-def test_arrays_are_plain_numbers_and_metadata_is_json(make_classifier: MakeClassifier) -> None:
-    model = make_classifier(k_init=np.int64(2), temperature=np.float32(1.0), k_list={np.int64(3): np.int32(2)})
+@pytest.mark.parametrize("k_list", [{np.int64(3): np.int32(2)}, [np.int64(2), 1]])
+def test_arrays_are_plain_numbers_and_metadata_is_json(make_classifier: MakeClassifier, k_list: Any) -> None:
+    model = make_classifier(k_init=np.int64(2), temperature=np.float32(1.0), k_list=k_list)
     model.fit_batch(np.eye(3), np.array([1, 2, 3], np.int16))
     arrays, metadata = model.state()
     assert all(array.dtype.kind in "biuf" for array in arrays.values())
