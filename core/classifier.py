@@ -31,8 +31,9 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     """Streaming multi-prototype classifier for sparse rows with many classes.
 
     A class is a set of prototypes; prototype p holds a centre M_p (the sum of the unit rows that it attracted) and a
-    correction R_p (from margin violations). ``score_p(x) = tau cos(x, M_p) + R_p . x``; a class scores as its best
-    prototype does; the best class is predicted. New classes and new features are taken in as they come.
+    correction R_p (from margin violations, and the mutual information of prototype and feature).
+    ``score_p(x) = tau cos(x, M_p) + R_p . x``; a class scores as its best prototype does; the best class is predicted.
+    New classes and new features are taken in as they come.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         How a row is shared among the prototypes of its class, and the form of `predict_proba`; ``soft=False``: the
         nearest prototype takes all.
     lambda_penalty : float, default 0.1
-        Strength of the corrections against wrong classes; 0: pure soft K-means.
+        Strength of the corrections against wrong classes; 0: pure soft K-means, without mutual information too.
     merge_threshold, relative_merge, percentile_threshold : float or None, bool, float or None
         Prototypes of one class nearer than this (1 - cosine) are merged; relative: as a fraction of the mean distance
         of same-class prototypes; percentile: and also below that quantile of these distances. None: 0.02; 0: never.
@@ -64,7 +65,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Rows scored at once by the predict methods.
     n_threads : int, default -1
         Threads of the scoring; -1: all cores. Results do not depend on it.
-    random_state : int, default 42
+    random_state : int, RandomState or None, default 42
         Seed of `fit`. Nothing else is random.
     max_iters, tol : int, float
         `fit` stops after so many passes, or when no prototype moved further than ``tol`` in one.

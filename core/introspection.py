@@ -35,7 +35,7 @@ class Contribution:
     feature: int  # column; of a euclidean model, the lifted coordinate of that column (-2, -1: of the lift itself)
     value: float  # in the row, times the idf, at unit length
     centre: float  # by the centre (in a frozen model, by both)
-    correction: float  # by the correction
+    correction: float  # by the correction, with the mutual information in it
 
 
 @dataclass(frozen=True)
