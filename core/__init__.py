@@ -5,7 +5,7 @@ try:
     from prototide.core.introspection import Contribution, Explanation, Prototype
     from prototide.core.model import Learned, LearnStats
 except ModuleNotFoundError as missing:
-    if missing.name in ("numba", "sklearn", "tqdm"):
+    if missing.name in ("numba", "sklearn"):
         raise ModuleNotFoundError(
             f"prototide.core needs the package {missing.name!r}, which the light install leaves out: "
             "pip install 'prototide[core]'",

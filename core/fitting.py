@@ -31,7 +31,7 @@ def fit(
     prepared = model.prepare(rows, weight)
     seeds = _seeds(prepared, own_class, weight, model, random)
     model.engine.seed(prepared.take(seeds), own_class[seeds], weight[seeds])
-    from tqdm import tqdm  # only a fit shows a bar; a bare machine may lack it
+    from tqdm import tqdm  # only a fit shows a bar: all else works without it
 
     bar = tqdm(total=parameters["max_iters"], desc="fit", unit="pass", disable=None if verbose is None else not verbose)
     with bar:
