@@ -1,12 +1,15 @@
-"""What each part of the rule is worth: prequential accuracy with one parameter changed, minus that of the defaults."""
+"""What each part of the rule is worth: prequential accuracy with one part changed, minus that of the defaults."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
+from prototide.core import parameters
 from tests.benchmarks import report
-from tests.benchmarks.data import load
+from tests.benchmarks.data import DataSet, load
 from tests.benchmarks.peers import Ours
 from tests.benchmarks.prequential import BATCH_ROWS, measured
 
@@ -29,13 +32,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "float64": {"dtype": "float64"},
 }
+CONSTANTS: dict[str, dict[str, float]] = {
+    "no mutual information": {"PMI": 0.0, "TAU_BESIDE_PMI": parameters.TAU},
+}
+"""Of `prototide.core.parameters`: parts that no parameter switches off."""
 SETS = ("trec6", "banking77", "clinc150", "stackoverflow20", "reuters_r52", "exploitdb")
+
+
+def varied(variant: str, data: DataSet, advance: Callable[[], Any]) -> dict[str, float]:
+    """What `measured` says of a variant of the rule."""
+    with mock.patch.dict(vars(parameters), CONSTANTS.get(variant, {})):
+        return measured(Ours(data, **VARIANTS.get(variant, {})), data, advance)
 
 
 def main() -> None:
     """The program."""
     options = report.parser(__doc__, SETS)
-    options.add_argument("--variants", type=report.names(VARIANTS), default=list(VARIANTS), help="default: all")
+    known = [*VARIANTS, *CONSTANTS]
+    options.add_argument("--variants", type=report.names(known), default=known, help="default: all")
     chosen = options.parse_args()
     variants = list(dict.fromkeys(["default", *chosen.variants]))
     results: dict[str, dict[str, dict[str, float]]] = {variant: {} for variant in variants}
@@ -44,8 +58,7 @@ def main() -> None:
             data = report.or_exit(load, name, chosen.data)
             for variant in variants:
                 task = bar.add_task(f"{name}, {variant}", total=-(-len(data.y) // BATCH_ROWS))
-                learner = Ours(data, **VARIANTS[variant])
-                results[variant][name] = measured(learner, data, partial(bar.advance, task))
+                results[variant][name] = varied(variant, data, partial(bar.advance, task))
                 bar.remove_task(task)
     accuracy = {variant: {name: cell["accuracy"] for name, cell in cells.items()} for variant, cells in results.items()}
     default = accuracy.pop("default")

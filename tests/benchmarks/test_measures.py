@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from prototide.core import parameters
+from tests.benchmarks.ablation import CONSTANTS, VARIANTS, varied
 from tests.benchmarks.calibration import expected_calibration_error
 from tests.benchmarks.data import DataSet, load
 from tests.benchmarks.drift import recovery, swapped
 from tests.benchmarks.novelty import MEAN_PRIOR_ROWS, History
-from tests.benchmarks.peers import FAST_PEERS, RunningCentroids, RunningIdf, make_peer, narrowed
+from tests.benchmarks.peers import FAST_PEERS, Ours, RunningCentroids, RunningIdf, make_peer, narrowed
 from tests.benchmarks.prequential import correct_rows
 
 
@@ -75,6 +77,21 @@ def test_swap_permutes_half_of_the_classes_from_the_middle_on() -> None:
     assert len(pairs) == 4
     assert sum(before != now for before, now in pairs) == 2
     assert {now for _, now in pairs} == set(data.y)
+
+
+def test_the_part_that_no_parameter_switches_off_is_back_after_its_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    taus = []
+
+    def measured(learner: Ours, data: DataSet, advance: object) -> dict[str, float]:
+        rule = parameters.rule_of(learner.model.get_params())
+        taus.append((rule.tau, rule.pmi))
+        return {}
+
+    monkeypatch.setattr("tests.benchmarks.ablation.measured", measured)
+    assert not set(VARIANTS) & set(CONSTANTS)
+    for variant in ("default", "no mutual information", "default"):
+        varied(variant, words(10, 8), lambda: None)
+    assert taus == [(1.1, 0.25), (2.0, 0.0), (1.1, 0.25)]
 
 
 @pytest.mark.parametrize("name", FAST_PEERS)
