@@ -23,7 +23,8 @@ class Prototype:
     mass: float
     square: float  # |M|^2
     centre: NDArray[np.float64]  # (features,)
-    correction: NDArray[np.float64]  # (features,)
+    correction: NDArray[np.float64]  # (features,) with the mutual information in it
+    information: NDArray[np.float64]  # (features,) that
 
 
 def prototypes(model: FastKMeansClassifier) -> list[Prototype]:
@@ -33,9 +34,9 @@ def prototypes(model: FastKMeansClassifier) -> list[Prototype]:
     omega = part["scalars"][OMEGA]
     shape = part["slot.kind"].size, part["entry.count"].size
     indptr = np.append(0, np.cumsum(part["entry.count"]))
-    centre, correction = (
+    centre, correction, information = (
         sp.csc_matrix((part[name].astype(np.float64), part["entry.slot"], indptr), shape).tocsr() / omega
-        for name in ("entry.centre", "entry.correction")
+        for name in ("entry.centre", "entry.correction", "entry.pmi")
     )
     return [
         Prototype(
@@ -45,6 +46,7 @@ def prototypes(model: FastKMeansClassifier) -> list[Prototype]:
             square=float(part["slot.square"][slot] / omega**2),
             centre=centre[[slot]].toarray()[0],
             correction=correction[[slot]].toarray()[0],
+            information=information[[slot]].toarray()[0],
         )
         for slot in np.flatnonzero(part["slot.kind"] == ACTIVE)
     ]
@@ -59,6 +61,7 @@ class Shared:
     mean_loss: float
     document_frequency: NDArray[np.float64]
     violation: NDArray[np.float64]
+    total: NDArray[np.float64]
 
 
 def shared(model: FastKMeansClassifier) -> Shared:
@@ -72,6 +75,7 @@ def shared(model: FastKMeansClassifier) -> Shared:
         mean_loss=float(scalars[MEAN_LOSS]),
         document_frequency=arrays["engine.feature.document_frequency"] / omega,
         violation=arrays["engine.feature.violation"] / omega,
+        total=arrays["engine.feature.total"] / omega,
     )
 
 

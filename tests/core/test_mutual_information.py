@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from tests.core.conftest import MakeClassifier
+from tests.core.inspecting import prototypes, shared
 from tests.core.streams import text_stream
 
 COMMON, OWN, OTHER = 0, 1, 2
@@ -19,27 +20,16 @@ def rows_of_two_classes(n: int) -> tuple[sp.csr_matrix, list[str]]:
     return X, y
 
 
-def information(model: object, slot: int) -> dict[int, float]:
-    """Feature -> mutual information of the prototype in a slot."""
-    arrays, _ = model.state()  # type: ignore[attr-defined]
-    feature = np.repeat(np.arange(arrays["engine.entry.count"].size), arrays["engine.entry.count"])
-    at = arrays["engine.entry.slot"] == slot
-    return dict(zip(feature[at].tolist(), arrays["engine.entry.pmi"][at].tolist(), strict=True))
-
-
 @pytest.mark.parametrize("idf", [True, False])
 def test_a_feature_of_its_own_tells_more_than_one_that_all_have(make_classifier: MakeClassifier, idf: bool) -> None:
     model = make_classifier(idf=idf)
     model.fit_batch(*rows_of_two_classes(200))
-    told = information(model, 0)
+    first, common = prototypes(model)[0], shared(model)
+    told = first.information
     assert told[OWN] > 1.3 * told[COMMON] > 0
-    assert told.get(OTHER, 0.0) == 0
-    rows, mass = 200.0, 100.0
-    arrays, _ = model.state()
-    total, centre = arrays["engine.feature.total"][OWN], arrays["engine.entry.centre"]
-    feature = np.repeat(np.arange(3), arrays["engine.entry.count"])
-    M = centre[(feature == OWN) & (arrays["engine.entry.slot"] == 0)][0]
-    assert told[OWN] == pytest.approx(0.25 * np.log(1 + M / (total * mass / rows + 1)), rel=0.02)
+    assert told[OTHER] == 0
+    expected = common.total[OWN] * first.mass / common.rows
+    assert told[OWN] == pytest.approx(0.25 * np.log(1 + first.centre[OWN] / (expected + 1)), rel=0.02)
 
 
 @pytest.mark.parametrize("parameters", [{"lambda_penalty": 0.0}, {"distance": "euclidean"}])
@@ -48,7 +38,7 @@ def test_pure_k_means_and_euclidean_models_go_without(
 ) -> None:
     model = make_classifier(**parameters)
     model.fit_batch(*rows_of_two_classes(40))
-    assert not model.state()[0]["engine.entry.pmi"].any()
+    assert not any(p.information.any() for p in prototypes(model))
 
 
 def test_corrections_may_be_switched_on_later(make_classifier: MakeClassifier) -> None:
@@ -57,6 +47,6 @@ def test_corrections_may_be_switched_on_later(make_classifier: MakeClassifier) -
     model.fit_batch(X[:200], y[:200])
     model.set_params(lambda_penalty=0.1)
     model.fit_batch(X[200:], y[200:])
-    assert model.state()[0]["engine.entry.pmi"].any()
+    assert any(p.information.any() for p in prototypes(model))
     assert np.isfinite(model.decision_function(X)).all()
     assert model.score(X, y) > 0.8
