@@ -116,11 +116,12 @@ class Novelty:
         return unknown
 
     def scores(self, slots: Ints, ids: Longs, scores: Reals) -> Reals:
-        """(n,) novelty of rows that these prototypes win; 0 where none does."""
+        """(n,) novelty of rows that these prototypes win; 0 where none does, and before anything was learned."""
         self._make_room(int(slots.max(initial=-1)) + 1)
-        known = self.usual.owner[slots] == ids
-        rows, mean, variance = (np.where(known, numbers[slots], 0.0) for numbers in self.usual[1:])
-        return np.where(ids >= 0, novelty_of(scores, rows, mean, variance, self.common), 0.0)
+        own = self.usual.owner[slots] == ids
+        rows, mean, variance = (np.where(own, numbers[slots], 0.0) for numbers in self.usual[1:])
+        known = (ids >= 0) & (self.common[ROWS] > 0)
+        return np.where(known, novelty_of(scores, rows, mean, variance, self.common), 0.0)
 
     def unknown(self, novelty: Reals) -> NDArray[np.bool_]:
         """Which rows of this novelty are unknown."""

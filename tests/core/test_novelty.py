@@ -97,6 +97,15 @@ def test_no_row_is_unknown_before_enough_were_learned(model: FastKMeansClassifie
     assert None not in model.learn(strange, None).labels
 
 
+def test_before_anything_is_known_to_be_usual_nothing_is_novel(make_classifier: MakeClassifier) -> None:
+    X, y, _ = known_and_strange(0, 50, 0)
+    model = make_classifier()
+    model.fit_batch(X, y)
+    model.set_params(novelty="auto")
+    assert not model.novelty_scores(X).any()
+    assert not model.predict(X, return_unknown=True)[1].any()
+
+
 def test_learn_and_predict_agree_on_what_is_unknown(model: FastKMeansClassifier) -> None:
     X, y, strange = known_and_strange(5, 2000, 200)
     learn_in_batches(model, X, y)
