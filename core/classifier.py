@@ -392,8 +392,8 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parameters and `state`; scikit-learn adds its version."""
-        kept = {name: value for name, value in super().__getstate__().items() if name != "_fitted"}
+        """Parameters and `state`; scikit-learn adds its version. The copy is on the CPU, as one of `from_state` is."""
+        kept = {name: value for name, value in super().__getstate__().items() if name not in ("_fitted", "_device")}
         return kept | ({"_state": self.state()} if hasattr(self, "_fitted") else {})
 
     def __setstate__(self, kept: dict[str, Any]) -> None:

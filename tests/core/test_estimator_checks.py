@@ -74,6 +74,15 @@ def test_a_pickled_estimator_predicts_and_learns_on_like_the_original(make_class
     assert fingerprint(copy) == fingerprint(model)
 
 
+def test_what_was_pickled_elsewhere_goes_on_on_the_cpu(make_classifier: MakeClassifier) -> None:
+    X, y = text_stream(4, 100)
+    model = make_classifier(max_iters=1)
+    model.fit_batch(X, y)
+    model._device = "cuda:77"  # as if `to` had found one
+    copy = pickle.loads(pickle.dumps(model))
+    assert copy.fit(X, y).score(X, y) > 0.9
+
+
 def test_a_table_names_its_columns_and_they_are_asked_for(make_classifier: MakeClassifier) -> None:
     table = pd.DataFrame({"size": [1.0, 9.0, 1.2, 8.0], "weight": [9.0, 1.0, 8.0, 2.0]})
     for begin in ("fit", "partial_fit"):
