@@ -1,4 +1,4 @@
-"""The contract is run for every engine through ``make_classifier``."""
+"""The contract is run for both of the CPU's engines through ``make_classifier``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ ENGINES: dict[str, MakeClassifier] = {
 DISTANCES = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 
 
-@pytest.fixture(params=list(ENGINES))
+# The engine for devices is slow on torch's CPU: the oracle, the specification and tests of its own compare it instead.
+@pytest.fixture(params=["plain", "indexed"])
 def make_classifier(request: pytest.FixtureRequest) -> MakeClassifier:
     """Builds a classifier from the constructor's parameters, on each engine in turn."""
     return ENGINES[request.param]
