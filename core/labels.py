@@ -132,6 +132,8 @@ def checked_labels(y: Any, rows: int) -> list[Label | None]:
         return _encodable(array.tolist())
     if array.dtype.kind == "f":
         return _whole(array)
+    if array.dtype.kind in "mM":  # as plain objects, nanoseconds would be ints
+        raise ValueError(f"y contains dates or durations, dtype {array.dtype}; labels are ints, strings or None")
     return _plain(array)
 
 
@@ -188,10 +190,12 @@ def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
         return np.ones(rows)
     if hasattr(sample_weight, "detach"):  # a torch tensor
         sample_weight = sample_weight.detach().cpu().double().numpy()
+    if np.ma.isMaskedArray(sample_weight) and np.ma.getmaskarray(sample_weight).any():
+        raise ValueError("sample_weight is a masked array with masked weights: fill them, sample_weight.filled(0)")
     try:
         given = np.asarray(sample_weight)
         weight = np.asarray(given.astype(np.float64, casting="unsafe" if given.dtype.kind in "OUS" else "same_kind"))
-    except (TypeError, ValueError) as reason:
+    except (TypeError, ValueError, OverflowError) as reason:
         raise ValueError(f"sample_weight must hold one real number per row: {reason}") from None
     if weight.ndim == 0:
         weight = np.full(rows, float(weight))

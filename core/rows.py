@@ -68,6 +68,9 @@ def canonical_rows(X: Any) -> CsrRows:
         )
     if X.dtype.kind not in "biuf":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}")
+    if X.dtype.kind == "f" and X.dtype.itemsize > 8:  # before the check for infinities: it may become one
+        with np.errstate(over="ignore"):
+            X = X.astype(np.float64)
     if X.shape[1] > MOST_COLUMNS:
         raise ValueError(f"X has {X.shape[1]:,} columns; at most {MOST_COLUMNS:,} are possible")
     return of_matrix(X)
@@ -191,8 +194,9 @@ def _dense(X: ArrayLike) -> NDArray[Any]:
     if array.dtype.kind in "OUS":
         try:
             return array.astype(np.float64)
-        except (TypeError, ValueError) as wrong:
-            raise type(wrong)(f"X must hold real numbers, got dtype {array.dtype}: {wrong}") from None
+        except (TypeError, ValueError, OverflowError) as wrong:
+            kind = TypeError if isinstance(wrong, TypeError) else ValueError
+            raise kind(f"X must hold real numbers, got dtype {array.dtype}: {wrong}") from None
     return array
 
 

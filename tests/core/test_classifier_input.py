@@ -102,6 +102,9 @@ def test_extreme_weights_leave_the_model_finite(make_classifier: MakeClassifier,
         ([np.inf, 1.0, 1.0], r"sample_weight\[0\] is inf"),
         ([1.0, 1.0], r"expected \(3,\)"),
         ([[1.0], [1.0], [1.0]], r"expected \(3,\)"),
+        (["a", "b", "c"], "sample_weight must hold one real number per row"),
+        ([10**400, 1, 1], "sample_weight must hold one real number per row"),
+        (np.ma.masked_equal([1.0, 2.0, 1.0], 2.0), "sample_weight is a masked array with masked weights"),
     ],
 )
 def test_wrong_weights_are_named(make_classifier: MakeClassifier, weight: list[Any], message: str) -> None:
