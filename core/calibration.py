@@ -62,7 +62,9 @@ class Calibration:
         if p.shape[1] > 1:
             p = self._corrected(p, scores)
         if self.soft_type == "softmax" and temperature != 1:
-            p = _normalised(p ** (1 / temperature))
+            best = p.max(axis=1, keepdims=True)
+            share = np.divide(p, best, out=np.zeros_like(p), where=best > 0)  # 1 stays 1, however low the temperature
+            p = _normalised(share ** (1 / temperature))
         return p
 
     def _corrected(self, p: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:

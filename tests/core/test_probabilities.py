@@ -17,6 +17,7 @@ EVERY_FORM = pytest.mark.parametrize(
         {},
         {"soft_type": "softmax"},
         {"soft_type": "softmax", "temperature": 0.01},
+        {"soft_type": "softmax", "temperature": 1e-4},
         {"soft_type": "softmax", "temperature": 100.0},
         {"soft": False},
         {"distance": "euclidean"},
