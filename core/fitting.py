@@ -48,6 +48,8 @@ def fit(
             bar.update()
             if shift < parameters["tol"]:
                 break
+    if parameters["forget_classes"]:
+        model.labels.forget(np.flatnonzero(model.engine.active == 0).tolist())
 
 
 def _seeds(

@@ -52,6 +52,16 @@ def test_a_prediction_made_just_before_its_class_was_forgotten_still_names_it(ma
     assert all(label in ("b", "c") for label, _ in model.moved_classes(5))
 
 
+def test_what_fades_during_fit_is_forgotten_by_fit_and_not_by_the_next_reader(make_classifier: MakeClassifier) -> None:
+    X, y = others(3000)
+    model = make_classifier(half_life=20.0, forget_classes=True, max_iters=1, update_rows=1)
+    model.fit(np.vstack([np.eye(4)[:1], X]), ["a", *y])
+    assert model.classes_.tolist() == ["b", "c"]
+    before = fingerprint(model)
+    model.predict_top(X[:2], 1)
+    assert fingerprint(model) == before
+
+
 def test_numbers_of_forgotten_classes_are_used_again() -> None:
     labels = Labels(["a", 1, "b"])
     labels.forget([0, 1])
