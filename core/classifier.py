@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
+from sklearn.utils.validation import _check_feature_names, _get_feature_names, check_is_fitted
 
 from prototide.core import fitting, introspection
 from prototide.core.devices import checked_device
@@ -180,6 +180,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """scikit-learn's name for `fit_batch`; ``classes`` may announce labels (not needed), the width is fixed."""
         begun = self.__sklearn_is_fitted__()
+        _get_feature_names(X)  # refuses names of several types before anything is learned
         rows = self._known_rows(X) if begun else canonical_rows(X)
         if classes is not None:
             announced = set(checked_labels(classes, np.size(classes)))
@@ -197,6 +198,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         ``verbose``: a progress bar; None: when the terminal is one.
         """
         check_parameters(self._parameters())
+        _get_feature_names(X)  # refuses names of several types before anything is learned
         rows = canonical_rows(X)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")

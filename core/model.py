@@ -24,6 +24,7 @@ from prototide.core.parameters import novelty_quantile, prototype_limits, rule_o
 from prototide.core.rows import CsrRows, scaled
 
 PROBABILITY_DEPTH = 32  # `top_probs` are normalised over at least so many classes
+RANKED_BYTES = 128  # of a class in the ranking of a row, and of what is told of it
 
 
 class LearnStats(TypedDict):
@@ -102,11 +103,13 @@ class Model:
         if self.follows(parameters):
             return
         before = self.parameters
-        if parameters["distance"] != before["distance"] and len(self.labels):
-            raise ValueError(
-                f"distance={parameters['distance']!r} is not allowed: the model has learned with "
-                f"distance={before['distance']!r}; fit it anew, or clone it"
-            )
+        if parameters["distance"] != before["distance"]:
+            if self.engine.rows_learned:
+                raise ValueError(
+                    f"distance={parameters['distance']!r} is not allowed: the model has learned with "
+                    f"distance={before['distance']!r}; fit it anew, or clone it"
+                )
+            self.lift = EuclideanLift() if parameters["distance"] == "euclidean" else None
         self.parameters = parameters
         self.engine.rule = rule_of(parameters)
         if parameters["dtype"] != before["dtype"] and not self.frozen:
@@ -169,7 +172,7 @@ class Model:
             self.lift.check(rows)  # nothing is changed before the last check
         if self.frozen and learnable.any():
             raise ValueError("a frozen model learns no more: pass no labels, or take a model from before freeze()")
-        self._ensure_memory(rows, labels, int(learnable.sum()))
+        self._ensure_memory(rows, depth, int(learnable.sum()))
         known, before = self.labels, self.engine.counts
         new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
         own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
@@ -184,7 +187,7 @@ class Model:
         stats = self._stats(int(learnable.sum()), new_classes, before, step.movement)
         return _Taken(step, points, unknown, names, stats)
 
-    def _ensure_memory(self, rows: CsrRows, labels: Sequence[Label | None], learned: int) -> None:
+    def _ensure_memory(self, rows: CsrRows, depth: int, learned: int) -> None:
         """MemoryError, before anything is changed, when there may not be enough for so many rows."""
         if learned:
             self.engine.check_memory(rows)
@@ -194,7 +197,8 @@ class Model:
             wide = rows.width * 8 if self.lift is not None and self.lift.standardises(rows.width) else 0
             features = 64 * max(0, rows.width - self.engine.n_features)
             needed = self.engine.bytes_to_learn(rows.count, rows.indices.size, classes, most)
-            memory.ensure(needed + rows.count * wide * 8 + features, self.engine.nbytes, rows.count)
+            ranking = RANKED_BYTES * rows.count * depth
+            memory.ensure(needed + rows.count * wide * 8 + features + ranking, self.engine.nbytes, rows.count)
 
     def judge(self, step: Step) -> NDArray[np.bool_]:
         """(n,) which rows of a step are unlike the rows of the class that won them; learns what is usual."""

@@ -36,7 +36,11 @@ def _real(low: float, high: float = math.inf, *, above: bool = False) -> Callabl
 
 
 def _one_of(*choices: Any) -> Callable[[Any], bool]:
-    return lambda value: any(type(value) is type(choice) and value == choice for choice in choices)
+    def allowed(value: Any) -> bool:
+        plain = value.item() if isinstance(value, np.generic) else value
+        return any(type(plain) is type(choice) and plain == choice for choice in choices)
+
+    return allowed
 
 
 def _or_none(allowed: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -47,16 +51,16 @@ def _quantile(value: Any) -> bool:
     return _real(LEAST_NOVELTY)(value) and value <= MOST_NOVELTY
 
 
+def _seed(value: Any) -> bool:
+    return value is None or isinstance(value, np.random.RandomState) or (_whole(0)(value) and value < 2**32)
+
+
 def _k_list(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(
             isinstance(label, int | np.integer | str) and not isinstance(label, bool) for label in value
         ) and all(map(_whole(1), value.values()))
     return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_whole(1), value))
-
-
-def _seed(value: Any) -> bool:
-    return value is None or isinstance(value, np.random.RandomState) or (_whole(0)(value) and value < 2**32)
 
 
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -75,19 +79,19 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "truncation_threshold": (lambda value: _real(0, 1)(value) and value < 1, "a number >= 0 and < 1"),
     "min_weight": (_real(0), "a number >= 0"),
     "batch_size": (_whole(1), "an int >= 1"),
-    "n_threads": (lambda value: value == -1 or _whole(1)(value), "-1 (all cores) or an int >= 1"),
+    "n_threads": (lambda value: _one_of(-1)(value) or _whole(1)(value), "-1 (all cores) or an int >= 1"),
     "random_state": (_seed, "None, an int from 0 to 4294967295, or a numpy.random.RandomState"),
     "max_iters": (_whole(1), "an int >= 1"),
     "tol": (_real(0), "a number >= 0"),
     "half_life": (_or_none(_real(1)), "None or a number of rows >= 1"),
     "idf": (_one_of(True, False), "True or False"),
     "novelty": (
-        lambda value: value == "auto" or _or_none(_quantile)(value),
+        lambda value: _one_of("auto")(value) or _or_none(_quantile)(value),
         "None, 'auto' or a number from 1e-6 to 0.5",
     ),
     "forget_classes": (_one_of(True, False), "True or False"),
     "memory_budget_bytes": (_or_none(_whole(1)), "None or an int >= 1, in bytes"),
-    "update_rows": (lambda value: value == "auto" or _whole(1)(value), "'auto' or an int >= 1"),
+    "update_rows": (lambda value: _one_of("auto")(value) or _whole(1)(value), "'auto' or an int >= 1"),
 }
 
 

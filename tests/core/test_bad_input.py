@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -41,6 +42,14 @@ def descending(matrix: Any) -> None:
     matrix.indptr[3] = matrix.indptr[5]
 
 
+def block_minus_one(matrix: Any) -> None:
+    matrix.indices[3] = -1
+
+
+def listed_minus_one(matrix: Any) -> None:
+    matrix.rows[1][2] = -1
+
+
 def with_value(value: float) -> Any:
     X = ROWS.copy()
     X[4, 2] = value
@@ -57,7 +66,17 @@ WRONG_ROWS = {
     "COO, column too large": (broken(column_too_large, sp.coo_matrix), "X has the column id 4; allowed are 0 to 3"),
     "COO, negative row": (broken(row_minus_one, sp.coo_matrix), "X has the row id -1; allowed are 0 to 29"),
     "CSC, negative row": (broken(row_minus_one, sp.csc_matrix), "X has the row id -1; allowed are 0 to 29"),
+    "BSR, negative column": (
+        broken(block_minus_one, lambda rows: sp.bsr_matrix(rows, blocksize=(2, 2))),
+        "X has the column id -",
+    ),
+    "LIL, negative column": (broken(listed_minus_one, sp.lil_matrix), "-1"),
     "CSR, rows that end before they begin": (broken(descending), "indptr must ascend"),
+    "beyond float64": (np.where(ROWS[4, 2] == ROWS, 10**400, ROWS.astype(object)), "X must hold real numbers"),
+    "long numbers beyond float64": (
+        np.where(ROWS[4, 2] == ROWS, np.longdouble("1e400"), ROWS),
+        "X contains infinity in row 4, column 2",
+    ),
     "text": (ROWS.astype(str).astype(object) + "x", "X must hold real numbers"),
     "complex": (ROWS + 1j, "Complex data not supported"),
     "masked": (np.ma.masked_equal(ROWS, ROWS[4, 2]), "X is a masked array with masked entries"),
@@ -72,6 +91,8 @@ WRONG_LABELS = {
     "NaN among strings": (["a"] * 29 + [float("nan")], "y contains nan of type float"),
     "booleans": (LABELS == 0, "y contains booleans; labels are ints or strings: use y.astype"),
     "a boolean among ints": ([1] * 29 + [True], "y contains True of type bool"),
+    "dates": (LABELS.astype("datetime64[ns]"), "y contains dates or durations, dtype datetime64"),
+    "durations": (LABELS.astype("timedelta64[ns]"), "y contains dates or durations, dtype timedelta64"),
     "bytes": ([b"a"] * 30, "y contains b'a' of type bytes"),
     "masked": (np.ma.masked_equal(LABELS, 0), "y is a masked array with masked labels"),
     "a lone surrogate": (["a"] * 29 + ["b\ud800"], "y contains 'b.ud800'; string labels must be valid Unicode"),
@@ -102,6 +123,31 @@ def test_wrong_labels_are_named_and_leave_no_trace(
     before = fingerprint(model)
     with pytest.raises(ValueError, match=message):
         getattr(model, method)(ROWS, y)
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_column_names_of_several_types_are_refused_before_anything_is_learned(
+    make_classifier: MakeClassifier, method: str
+) -> None:
+    table = pd.DataFrame(np.eye(3), columns=["a", 1, "b"])
+    new = make_classifier()
+    with pytest.raises(TypeError, match="feature names"):
+        getattr(new, method)(table, [1, 2, 3])
+    assert not hasattr(new, "classes_")
+    known = make_classifier().fit(np.eye(3), [7, 8, 9])
+    before = fingerprint(known)
+    with pytest.raises(TypeError, match="feature names"):
+        getattr(known, method)(table, [1, 2, 3])
+    assert fingerprint(known) == before
+
+
+def test_a_ranking_that_no_memory_holds_is_refused_before_anything_is_learned(make_classifier: MakeClassifier) -> None:
+    model = make_classifier()
+    model.fit_batch(ROWS, LABELS)
+    before = fingerprint(model)
+    with pytest.raises(MemoryError, match="the model is unchanged"):
+        model.learn(ROWS, LABELS + 100, top_k=10**12)
     assert fingerprint(model) == before
 
 
@@ -139,6 +185,12 @@ def test_fit_needs_rows_that_teach(make_classifier: MakeClassifier, X: Any, y: A
         ({"lambda_penalty": 1e30}, r"lambda_penalty=1e\+30 is not allowed: it must be a number from 0 to 1000"),
         ({"novelty": 1e-12}, r"novelty=1e-12 is not allowed: it must be None, 'auto' or a number from 1e-6 to 0.5"),
         ({"merge_threshold": -0.1}, "merge_threshold=-0.1 is not allowed: it must be None or a number >= 0"),
+        ({"novelty": np.array([0.1, 0.2])}, "novelty=.* is not allowed: it must be None, 'auto' or a number"),
+        ({"update_rows": np.array([1, 2])}, "update_rows=.* is not allowed: it must be 'auto' or an int >= 1"),
+        ({"n_threads": np.array([1, 2])}, "n_threads=.* is not allowed: it must be -1"),
+        ({"random_state": "x"}, r"random_state='x' is not allowed: it must be None, an int from 0 to 4294967295, or"),
+        ({"random_state": -1}, "random_state=-1 is not allowed"),
+        ({"random_state": np.random.default_rng(0)}, "random_state=Generator.* is not allowed"),
         ({"forget_classes": "yes"}, "forget_classes='yes' is not allowed: it must be True or False"),
     ],
 )

@@ -149,6 +149,26 @@ def test_set_params_cannot_change_the_distance_of_a_model_that_has_learned(make_
         model.fit_batch(X, y)
 
 
+@pytest.mark.parametrize(("before", "after"), [("cosine", "euclidean"), ("euclidean", "cosine")])
+def test_set_params_may_change_the_distance_of_a_model_that_has_only_predicted(
+    make_classifier: MakeClassifier, before: str, after: str
+) -> None:
+    X, y = text_stream(0, 200)
+    model, expected = make_classifier(distance=before), make_classifier(distance=after)
+    model.predict_top(X, 1)
+    model.set_params(distance=after)
+    for each in (model, expected):
+        each.fit_batch(X, y)
+    assert fingerprint(model) == fingerprint(expected)
+
+
+def test_parameters_may_be_numpy_scalars(make_classifier: MakeClassifier) -> None:
+    parameters = {"soft": np.bool_(False), "distance": np.str_("euclidean"), "idf": np.bool_(True)}  # of a search
+    model = make_classifier(**parameters)
+    model.fit_batch(np.eye(2), [0, 1])
+    assert model.predict(np.eye(2)).tolist() == [0, 1]
+
+
 def test_get_params_and_clone_give_the_constructors_parameters(make_classifier: MakeClassifier) -> None:
     model = make_classifier(k_list={"a": 2}, half_life=5.0)
     model.fit_batch(np.eye(2), ["a", "b"])
