@@ -70,11 +70,14 @@ class Recovery:
         self._reader = reader
         self._observer = observer
         self._give_up = give_up
-        self._low, self._end = reader.bounds()
-        # After the journal's end: a live owner learns records that come meanwhile.
-        self._watermarks = source.watermarks(topology.train_partitions)
+        self._look()
         self._replay: Replay | None = None
         self._saved: Positions | None = None
+
+    def _look(self) -> None:
+        """Where the topics begin and end now; `train` after the journal: a live owner learns what comes meanwhile."""
+        self._low, self._end = self._reader.bounds()
+        self._watermarks = self._source.watermarks(self._topology.train_partitions)
 
     def replay(self, store: Store) -> None:
         """The model at the journal's present end; raises PersonMustAct for what must not be continued."""
@@ -173,6 +176,8 @@ class Recovery:
                 f"{what} was made with delivery=at_least_once", f"set delivery=at_least_once, or {NEW_MODEL}"
             )
         check_belongs(checkpoint, self._settings, self._topology)
+        if checkpoint.journal > self._end:
+            self._look()  # a live owner may have saved it after the first look
         if checkpoint.journal > self._end:
             raise PersonMustAct(
                 f"{what} is ahead of journal {self._settings.topics.journal}: it includes offset "

@@ -82,8 +82,8 @@ class Starting:
         stack.callback(sink.close)
         reader = JournalReader(settings, self.errors, self.stopped)
         stack.callback(reader.close)
-        recovery = Recovery(settings, topology, source, reader, self.metrics, self.stopped)
         self._warm_up()  # first: a replay would compile, too, deaf to `stopped`
+        recovery = Recovery(settings, topology, source, reader, self.metrics, self.stopped)
         if not fresh:
             recovery.replay(self.store)
         recovery.watch_owner()
