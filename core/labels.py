@@ -13,6 +13,7 @@ from sklearn.exceptions import DataConversionWarning
 
 Label = int | str
 UNLABELLED = -1
+SMALLEST_WEIGHT = 1e-12  # below, a weight counts as 0: its square would vanish
 LARGEST_WEIGHT = 1e12  # what float32 sums of rows bear
 
 
@@ -182,7 +183,8 @@ def _encodable(labels: list[Label | None]) -> list[Label | None]:
 
 
 def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
-    """(rows,) finite weights >= 0; None is 1 for every row; above `LARGEST_WEIGHT` counts as that.
+    """(rows,) finite weights >= 0; None is 1 for every row; above `LARGEST_WEIGHT` counts as that, below
+    `SMALLEST_WEIGHT` as 0.
 
     Raises ValueError naming the first wrong one.
     """
@@ -205,4 +207,4 @@ def checked_weights(sample_weight: Any, rows: int) -> NDArray[np.float64]:
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
         raise ValueError(f"sample_weight[{at}] is {weight[at]}; weights must be finite and not negative")
-    return np.minimum(weight, LARGEST_WEIGHT)
+    return np.where(weight < SMALLEST_WEIGHT, 0.0, np.minimum(weight, LARGEST_WEIGHT))

@@ -71,7 +71,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dtype": (_one_of(*MANTISSA_BITS), "'float16', 'bfloat16', 'float32' or 'float64'"),
     "soft": (_one_of(True, False), "True or False"),
     "soft_type": (_one_of("linear", "softmax"), "'linear' or 'softmax'"),
-    "temperature": (_real(0, above=True), "a number > 0"),
+    "temperature": (_real(1e-6), "a number >= 1e-6"),
     "lambda_penalty": (_real(0, 1000), "a number from 0 to 1000"),
     "merge_threshold": (_or_none(_real(0)), "None or a number >= 0"),
     "relative_merge": (_one_of(True, False), "True or False"),

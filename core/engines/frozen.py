@@ -91,6 +91,8 @@ class FrozenEngine(PlainEngine):
             np.float64 if frozen._vector.dtype == np.float64 else np.float32
         )
         frozen._rare = float(np.log(1 + rows) + 1)
+        masses = frozen._slots.mass / omega  # a frozen model's own omega is 1
+        frozen._slots = frozen._slots._replace(mass=masses, square=square / omega**2)
         return frozen
 
     @property

@@ -19,7 +19,7 @@ from tests.support.service import Service, consume_all, records
 from tests.support.stream import until
 
 PARTITIONS = 3
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 300.0
 # Every failpoint, in an order in which each can be reached: the first ones need a model that has not begun, the
 # replay's need steps behind the newest checkpoint.
 ONCE = (

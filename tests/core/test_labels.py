@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prototide.core.labels import UNLABELLED, Labels, as_array, checked_labels, checked_weights
+from prototide.core.labels import LARGEST_WEIGHT, UNLABELLED, Labels, as_array, checked_labels, checked_weights
 
 labels = st.one_of(st.integers(-(2**63), 2**63 - 1), st.text())
 
@@ -108,3 +108,7 @@ def test_weights_are_one_finite_number_per_row() -> None:
 def test_weights_that_are_no_real_numbers_are_named(wrong: Any) -> None:
     with pytest.raises(ValueError, match="sample_weight must hold one real number per row"):
         checked_weights(wrong, 2)
+
+
+def test_a_weight_whose_square_vanishes_counts_as_none() -> None:
+    assert checked_weights([1e-300, 1e-12, 1.0, 1e300], 4).tolist() == [0.0, 1e-12, 1.0, LARGEST_WEIGHT]

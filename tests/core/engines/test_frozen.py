@@ -116,3 +116,13 @@ def test_every_16_bit_pattern_is_read_as_what_was_stored() -> None:
         assert _values(_stored(finite.copy(), bits)).tolist() == finite.tolist()
         between = np.random.default_rng(0).standard_normal(1000)
         assert _values(_stored(between.copy(), bits)).tolist() == [rounded(value, bits) for value in between]
+
+
+def test_the_view_of_a_frozen_model_shows_masses_and_norms_as_they_were(make_classifier: MakeClassifier) -> None:
+    X, y = text_stream(2, 600)
+    model = make_classifier(half_life=50.0)
+    model.fit_batch(X, y)
+    before = [(p.id, p.mass, p.norm) for p in model.prototypes_]
+    model.freeze()
+    after = [(p.id, p.mass, p.norm) for p in model.prototypes_]
+    np.testing.assert_allclose(after, before, rtol=1e-9)
