@@ -27,8 +27,10 @@ class TopicWatch:
     """Asks for the topics' ids now and then, without waiting for the answer."""
 
     def __init__(self, settings: Settings, ids: Mapping[str, str], errors: ClientErrors) -> None:
-        """`ids`: those at start; none: the brokers have none."""
-        self._ids = {name: ids[name] for name in (settings.topics.train, settings.topics.journal) if name in ids}
+        """`ids`: those at start; none: the brokers have none, and nothing is asked."""
+        topics = settings.topics
+        self._ids = {name: ids[name] for name in (topics.train, topics.journal) if name in ids}
+        self._names = [*self._ids, topics.predictions, topics.dead_letters] if self._ids else []
         self._admin = admin_client(settings, errors)
         self._asked: Mapping[str, Future[Any]] = {}
         self._gone: set[str] = set()  # not there when it was asked last
@@ -38,15 +40,15 @@ class TopicWatch:
         """Raises PersonMustAct when an answer says that a topic was re-created, or two that it is not there."""
         if self._asked and all(future.done() for future in self._asked.values()):
             answers, self._asked = {name: _id(future) for name, future in self._asked.items()}, {}
-            check_ids(self._ids, {name: found for name, found in answers.items() if found})
+            check_ids(self._ids, {name: answers[name] for name in self._ids if answers[name]})
             gone = {name for name, found in answers.items() if found == GONE}
             for name in sorted(gone & self._gone):
-                raise PersonMustAct(f"topic {name} was deleted", f"`prototide topics create`, then {NEW_MODEL}")
+                then = NEW_MODEL if name in self._ids else "start again: the model goes on where it was"
+                raise PersonMustAct(f"topic {name} was deleted", f"`prototide topics create`, then {then}")
             self._gone = gone | {name for name in self._gone if answers[name] is None}
-        if self._ids and not self._asked and time.monotonic() >= self._next:
+        if self._names and not self._asked and time.monotonic() >= self._next:
             self._next = time.monotonic() + LOOK_INTERVAL_SECONDS
-            names = TopicCollection(list(self._ids))
-            self._asked = self._admin.describe_topics(names, request_timeout=REQUEST_SECONDS)
+            self._asked = self._admin.describe_topics(TopicCollection(self._names), request_timeout=REQUEST_SECONDS)
 
 
 def _id(answer: Future[Any]) -> str | None:

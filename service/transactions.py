@@ -136,7 +136,8 @@ class TransactionalSink:
                 return
             except KafkaException as failed:
                 error: KafkaError = failed.args[0]
-                if not (error.retriable() or error.code() == KafkaError._TIMED_OUT) or error.fatal():
+                again = error.retriable() or error.code() == KafkaError._TIMED_OUT
+                if not again or error.txn_requires_abort() or error.fatal():  # a record may have timed out
                     raise self._verdict(error, name) from None
                 log.info("%s is repeated: %s (%s)", name, error.str(), error.name())
             self._check(deadline, f"{name} did not succeed")

@@ -161,7 +161,7 @@ def test_a_topic_that_is_recreated_under_the_running_service(service: Service, w
     assert re.search("--fresh|prototide topics create", service.last_line())
 
 
-@pytest.mark.parametrize("which", ["train", "journal", "predictions"])
+@pytest.mark.parametrize("which", ["train", "journal", "predictions", "dead_letters"])
 def test_a_topic_that_is_deleted_under_the_running_service(service: Service, which: str) -> None:
     produce(service.settings, records(2))
     service.start_ready()
@@ -173,6 +173,7 @@ def test_a_topic_that_is_deleted_under_the_running_service(service: Service, whi
         produce(service.settings, records(2))
     assert service.wait(150) == 78
     assert "prototide topics create" in service.last_line()
+    assert service.logged().count("is repeated") < 100
 
 
 def test_train_trimmed_beyond_what_the_replay_needs(service: Service) -> None:
