@@ -40,7 +40,7 @@ class TopicWatch:
         """Raises PersonMustAct when an answer says that a topic was re-created, or two that it is not there."""
         if self._asked and all(future.done() for future in self._asked.values()):
             answers, self._asked = {name: _id(future) for name, future in self._asked.items()}, {}
-            check_ids(self._ids, {name: answers[name] for name in self._ids if answers[name]})
+            check_ids(self._ids, {name: found for name, found in answers.items() if found})
             gone = {name for name, found in answers.items() if found == GONE}
             for name in sorted(gone & self._gone):
                 then = NEW_MODEL if name in self._ids else "start again: the model goes on where it was"
