@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 FORGET = 0.999  # a row 1,000 rows ago weighs e^-1
@@ -41,13 +42,35 @@ def _normalised(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.divide(p, total, out=np.zeros_like(p), where=total > 0))
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_losses(
+    scores: NDArray[np.float64], truth: NDArray[np.int64], weight: NDArray[np.float64], values: NDArray[np.float64],
+    softmax: bool, losses: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """losses[k] += what `probabilities` of these rows lose with b = values[k]; every row has its truth among them."""
+    for i in range(truth.size):
+        best = scores[i].max()
+        for k in range(values.size):
+            total, squares, own = 0.0, 0.0, 0.0
+            for c in range(scores.shape[1]):
+                gap = scores[i, c] - best
+                p = np.exp(values[k] * gap) if softmax else max(0.0, 1 + gap / values[k])
+                total += p
+                squares += p * p
+                if c == truth[i]:
+                    own = p
+            own /= total
+            loss = -np.log(max(own, 1e-12)) if softmax else squares / (total * total) - 2 * own + 1
+            losses[k] += weight[i] * loss
+
+
 class Calibration:
     """The running choice of b, and the running map of the best class's probability."""
 
     def __init__(self, soft_type: str) -> None:
         self.soft_type = soft_type
         self.values, start = GRIDS[soft_type]
-        self.losses = PRIOR * (np.arange(self.values.size) - start) ** 2.0
+        self.losses: NDArray[np.float64] = PRIOR * (np.arange(self.values.size) - start) ** 2.0
         self.rows = np.full(KNOTS, PRIOR_ROWS)  # weight of the rows about each knot,
         self.right = PRIOR_ROWS * np.linspace(0, 1, KNOTS)  # and of those that were right
 
@@ -104,11 +127,7 @@ class Calibration:
             last = scores.argmin(axis=1)
             truth = np.where(missing, last, (kept == truth[:, None]).argmax(axis=1))
             scores[row[missing], last[missing]] = own_score[missing]
-        for k, b in enumerate(self.values):
-            p = probabilities(scores, float(b), self.soft_type)
-            own = p[row, truth]
-            loss = -np.log(np.maximum(own, 1e-12)) if self.soft_type == "softmax" else (p * p).sum(1) - 2 * own + 1
-            self.losses[k] += weight @ loss
+        _add_losses(scores, truth.astype(np.int64), weight, self.values, self.soft_type == "softmax", self.losses)
 
     def _learn_map(self, scores: NDArray[np.float64], truth: NDArray[np.int32]) -> None:
         p = probabilities(scores, self.b, self.soft_type)

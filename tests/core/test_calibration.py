@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from prototide.core.calibration import Calibration, probabilities
+from prototide.core.calibration import FORGET, Calibration, probabilities
 from tests.core.conftest import MakeClassifier
 from tests.core.streams import text_stream
 
@@ -35,6 +35,24 @@ def test_probabilities_follow_their_formulae() -> None:
 def test_a_class_without_prototypes_has_no_probability_and_a_row_without_classes_none_at_all(soft_type: str) -> None:
     p = probabilities(np.array([[0.0, -np.inf], [-np.inf, -np.inf]]), 1.0, soft_type)
     assert p.tolist() == [[1, 0], [0, 0]]
+
+
+@SOFT_TYPES
+@given(scores=scores, data=st.data())
+def test_the_losses_of_a_batch_are_those_of_its_probabilities(
+    soft_type: str, scores: NDArray[np.float64], data: st.DataObject
+) -> None:
+    truth = data.draw(hnp.arrays(np.int32, len(scores), elements=st.integers(0, scores.shape[1] - 1)))
+    calibration = Calibration(soft_type)
+    expected = FORGET ** len(truth) * calibration.losses
+    weight = FORGET ** np.arange(len(truth) - 1, -1, -1.0)
+    for k, b in enumerate(calibration.values):
+        p = probabilities(scores, b, soft_type)
+        own = p[np.arange(len(truth)), truth]
+        loss = -np.log(np.maximum(own, 1e-12)) if soft_type == "softmax" else (p * p).sum(axis=1) - 2 * own + 1
+        expected[k] += weight @ loss
+    calibration.learn(scores, truth)
+    np.testing.assert_allclose(calibration.losses, expected, rtol=1e-12)
 
 
 def test_b_is_found_for_softmax() -> None:
