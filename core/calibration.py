@@ -70,7 +70,7 @@ class Calibration:
     def __init__(self, soft_type: str) -> None:
         self.soft_type = soft_type
         self.values, start = GRIDS[soft_type]
-        self.losses: NDArray[np.float64] = PRIOR * (np.arange(self.values.size) - start) ** 2.0
+        self.losses = np.asarray(PRIOR * (np.arange(self.values.size) - start) ** 2.0, np.float64)
         self.rows = np.full(KNOTS, PRIOR_ROWS)  # weight of the rows about each knot,
         self.right = PRIOR_ROWS * np.linspace(0, 1, KNOTS)  # and of those that were right
 
