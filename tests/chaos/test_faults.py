@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -337,6 +338,22 @@ def test_a_store_that_is_unreachable_at_a_checkpoint(service: Service) -> None:
     away.rename(folder)
     until(lambda: service.metric("prototide_checkpoint_step") > 0)
     assert service.terminate() == 0
+
+
+def test_a_full_disk_at_a_checkpoint(service: Service) -> None:
+    service.start_ready("checkpoint.interval_s=0.3")
+    until(lambda: service.metric("prototide_checkpoint_last_success_timestamp_seconds") > 0)
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))  # of one file
+    produce(service.settings, records(4, columns=30_000, rows=2_000))
+    until(lambda: service.metric("prototide_checkpoint_failures_total") > 0)
+    assert len(source_of(service, 4)) == 4  # it goes on
+    assert "File too large" in service.logged()
+    resource.prlimit(service.pid, resource.RLIMIT_FSIZE, unlimited)
+    until(lambda: service.metric("prototide_checkpoint_step") > 0)
+    assert service.terminate() == 0
+    left = sorted(path.suffix for path in (service.folder / "checkpoints").rglob("*") if path.is_file())
+    assert ".partial" not in left, left
 
 
 def test_sigterm_in_the_middle_of_a_step(chaos: Chaos) -> None:
