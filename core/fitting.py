@@ -38,8 +38,7 @@ def fit(
         for number in range(parameters["max_iters"]):
             order = random.permutation(rows.count)
             step = model.engine.learn(prepared.take(order), own_class[order], weight[order], 1)
-            for truth, scores in zip(step.probe_classes, step.probe_scores, strict=True):
-                model.calibration.learn(scores, truth)
+            model.calibrate(step)
             if number == 0:  # later passes have seen the rows
                 model.judge(step)
             model.moved = step.movement

@@ -153,8 +153,8 @@ class Model:
         return learned
 
     def fit_batch(self, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64]) -> LearnStats:
-        """The same, but nobody is told what was predicted."""
-        taken = self._take_in(rows, labels, weight, 1)
+        """The same, but nobody is told what was predicted: the engine may do without."""
+        taken = self._take_in(rows, labels, weight, 0 if self.novelty is None else 1)
         self.calibrate(taken.step)
         return taken.stats
 
@@ -245,7 +245,7 @@ class Model:
             rows=rows,
             shift=float(movement.masses @ movement.shifts) / mass if mass > 0 else 0.0,
             shift_max=float(movement.shifts.max(initial=0.0)),
-            active_centroids=int(self.engine.active.sum()),
+            active_centroids=after["born"] - after["pruned"] - after["merged"],
             classes=len(self.labels),
             new_classes=new_classes,
             born=after["born"] - before["born"],

@@ -201,7 +201,8 @@ def _decide_class(
         elif wrong > -np.inf:
             own = score[best]
             error = own < wrong
-            out.loss[t] = max(0.0, rule.margin - (own - wrong))
+            if rule.correction > 0:
+                out.loss[t] = max(0.0, rule.margin - (own - wrong))
             # 3. grow: a trial is a silent centre that must earn its place
             if classes.limit[y] > 1:
                 if not error:

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
+from numpy.typing import NDArray
 
 from prototide.core.engines.budget import bucket
 from prototide.core.engines.postings import pmi_of
-from prototide.core.engines.tables import Flags, Floats, Ints, Longs, Pool, Reals, Rows
+from prototide.core.engines.sketch import Sketch, note
+from prototide.core.engines.tables import ACTIVE, Flags, Floats, Ints, Longs, Pool, Reals, Rows
 
 TILE = 256
 
@@ -133,20 +135,24 @@ def apply(
     rate: Reals,
     missing: Ints,
     moved: Longs,
+    kind: NDArray[np.int8],
     mass: Reals,
     total: Reals,
     scalars: Reals,
     weight: float,
+    sketch: Sketch,
 ) -> None:
     """Makes the entries that are missing and applies all items, then renews the mutual information of what attracted.
 
-    ``moved``: (touched,) new place of a list that has no room, else -1. ``mass``: (slots,) mass of active prototypes,
-    0 for others. ``total``: of each feature. ``weight``: of the mutual information, 0: none.
+    ``moved``: (touched,) new place of a list that has no room, else -1. ``kind``, ``mass``: of each slot.
+    ``total``: of each feature. ``weight``: of the mutual information, 0: none.
     """
     for k in prange(
         items.feature.size
     ):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
-        _apply_feature(index, items, operations, rows, rate, k, missing[k], moved[k], mass, total, scalars, weight)
+        _apply_feature(
+            index, items, operations, rows, rate, k, missing[k], moved[k], kind, mass, total, scalars, weight, sketch
+        )
 
 
 @njit(cache=True)
@@ -159,10 +165,12 @@ def _apply_feature(
     k: int,
     missing: int,
     moved: int,
+    kind: NDArray[np.int8],
     mass: Reals,
     total: Reals,
     scalars: Reals,
     weight: float,
+    sketch: Sketch,
 ) -> None:
     corrected = index.R.size > 0
     j = items.feature[k]
@@ -177,8 +185,10 @@ def _apply_feature(
         add = operations.m[o] * x
         if h >= 0:
             index.hot_M[p // TILE, h, p % TILE] += add
+            note(sketch.M, sketch.step_M, sketch.stale, h, p, index.hot_M[p // TILE, h, p % TILE])
             if corrected and operations.r[o] != 0:
                 index.hot_R[p // TILE, h, p % TILE] += operations.r[o] * rate[items.entry[i]] * x
+                note(sketch.R, sketch.step_R, sketch.stale, h, p, index.hot_R[p // TILE, h, p % TILE])
         else:
             at = lower_bound(index.slot, at, end, p)
             index.M[at] += add
@@ -187,11 +197,12 @@ def _apply_feature(
         attracted |= operations.m[o] != 0
         if i + 1 < items.first[k + 1] and operations.slot[items.operation[i + 1]] == p:
             continue
-        if attracted and weight > 0 and mass[p] > 0:
+        if attracted and weight > 0 and kind[p] == ACTIVE and mass[p] > 0:
             if h >= 0:
                 before, M = index.hot_pmi[p // TILE, h, p % TILE], index.hot_M[p // TILE, h, p % TILE]
                 index.hot_pmi[p // TILE, h, p % TILE] = pmi_of(M, total[j], mass[p], scalars, weight)
                 index.hot_R[p // TILE, h, p % TILE] += index.hot_pmi[p // TILE, h, p % TILE] - before
+                note(sketch.R, sketch.step_R, sketch.stale, h, p, index.hot_R[p // TILE, h, p % TILE])
             else:
                 before = index.pmi[at]
                 index.pmi[at] = pmi_of(index.M[at], total[j], mass[p], scalars, weight)
@@ -240,6 +251,43 @@ def _make_entries(index: Index, items: Items, operations: Operations, k: int, mi
             target -= 1
     index.start[j] = new
     index.length[j] = length + missing
+
+
+@njit(cache=True, parallel=True)
+def own_products(
+    rows: Rows, own: Ints, first_slot: Ints, next_slot: Ints, index: Index, own_M: Reals, own_R: Reals
+) -> None:
+    """M_p . x and R_p . x of each row's own class's prototypes in chain order, and no other's. own < 0: none.
+
+    The same bits as in `index_scoring`: the rare features' part first, in the storage's format.
+    """
+    for t in prange(own.size):
+        ix, x = rows.indices[rows.indptr[t] : rows.indptr[t + 1]], rows.x[rows.indptr[t] : rows.indptr[t + 1]]
+        p, place = first_slot[own[t]] if own[t] >= 0 else -1, 0
+        while p >= 0:
+            own_M[t, place], own_R[t, place] = _product(ix, x, index, p)
+            place += 1
+            p = next_slot[p]
+
+
+@njit(cache=True)
+def _product(ix: Ints, x: Reals, index: Index, p: int) -> tuple[Any, Any]:
+    M, R, corrected = index.M.dtype.type(0), index.M.dtype.type(0), index.R.size > 0
+    for i in range(ix.size):
+        j, weight = ix[i], index.M.dtype.type(x[i])
+        end = index.start[j] + index.length[j]
+        at = lower_bound(index.slot, index.start[j], end, p)
+        if at < end and index.slot[at] == p:
+            M += weight * index.M[at]
+            if corrected:
+                R += weight * index.R[at]
+    for i in range(ix.size):
+        h, weight = index.hot[ix[i]], index.M.dtype.type(x[i])
+        if h >= 0:
+            M += weight * index.hot_M[p // TILE, h, p % TILE]
+            if corrected:
+                R += weight * index.hot_R[p // TILE, h, p % TILE]
+    return M, R
 
 
 @njit(cache=True, parallel=True)
@@ -407,20 +455,22 @@ def move_lists(index: Index, start: Longs, pool: Floats, moved: Floats) -> None:
 
 
 @njit(cache=True, parallel=True)
-def heat(index: Index, features: Ints, first_row: int) -> None:
+def heat(index: Index, features: Ints, first_row: int, sketch: Sketch) -> None:
     """Makes rare features hot: their entries move to the dense rows first_row, first_row + 1, ..., which are zeros."""
     for k in prange(features.size):
-        _heat_feature(index, features[k], first_row + k)
+        _heat_feature(index, features[k], first_row + k, sketch)
 
 
 @njit(cache=True)
-def _heat_feature(index: Index, j: int, h: int) -> None:
+def _heat_feature(index: Index, j: int, h: int, sketch: Sketch) -> None:
     corrected = index.R.size > 0
     for i in range(index.start[j], index.start[j] + index.length[j]):
         p = index.slot[i]
         index.hot_M[p // TILE, h, p % TILE] = index.M[i]
+        note(sketch.M, sketch.step_M, sketch.stale, h, p, index.M[i])
         if corrected:
             index.hot_R[p // TILE, h, p % TILE] = index.R[i]
+            note(sketch.R, sketch.step_R, sketch.stale, h, p, index.R[i])
         if index.pmi.size > 0:
             index.hot_pmi[p // TILE, h, p % TILE] = index.pmi[i]
     index.hot[j], index.length[j], index.room[j] = h, 0, 0

@@ -1,9 +1,9 @@
-"""Scores over the index: all slots of a block of rows, or only those that can win.
+"""Scores over the index: all slots of a block of rows.
 
     s_p = tau M_p . x / |M_p| + R_p . x / omega
 
 Every sum runs over a row's rare features first, then its hot ones, in the order of the columns and in the storage's
-format, whether all slots are scored or a few: both ways give the same bits.
+format; `shortlist`, which completes few slots, adds in the same order: both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, prange
 
 from prototide.core.engines.index import TILE
-from prototide.core.engines.tables import Flags, Floats, Ints, Longs, Reals
+from prototide.core.engines.tables import Floats, Ints, Longs, Reals
 
 
 @njit(cache=True, parallel=True)
@@ -31,9 +31,9 @@ def accumulate(
         low, high = tile * TILE, min(tile * TILE + TILE, used)
         for t in range(count):
             first, last = indptr[t], indptr[t + 1]
-            _add_hot(indices[first:last], x[first:last], hot, hot_M[tile], sum_M[t, low:high])
+            add_hot(indices[first:last], x[first:last], hot, hot_M[tile], sum_M[t, low:high])
             if sum_R.size > 0:
-                _add_hot(indices[first:last], x[first:last], hot, hot_R[tile], sum_R[t, low:high])
+                add_hot(indices[first:last], x[first:last], hot, hot_R[tile], sum_R[t, low:high])
 
 
 @njit(cache=True)
@@ -49,7 +49,7 @@ def _add_rare(ix: Ints, x: Reals, start: Longs, length: Ints, slot: Ints, values
 
 
 @njit(cache=True)
-def _add_hot(ix: Ints, x: Reals, hot: Ints, tile: Floats, total: Floats) -> None:
+def add_hot(ix: Ints, x: Reals, hot: Ints, tile: Floats, total: Floats) -> None:
     """total[p] += the hot features' part, for the slots of one tile."""
     for i in range(ix.size):
         j = ix[i]
@@ -170,145 +170,3 @@ def insert_class(c: int, p: int, score: float, found: int, top_class: Ints, top_
 def before(score: float, slot: int, other_score: float, other_slot: int) -> bool:
     """The order of classes: higher score, then lower slot."""
     return score > other_score or (score == other_score and slot < other_slot)
-
-
-@njit(cache=True, parallel=True)
-def hot_norms(
-    hot_M: Floats, hot_R: Floats, stale: Ints, hot_rows: int, scale: Floats, per_omega: float, norm: Floats
-) -> None:
-    """norm[p] <- |hot part of slot p's scoring vector| for the slots ``stale``."""
-    for k in prange(stale.size):
-        p = stale[k]
-        total = 0.0
-        for h in range(hot_rows):
-            value = float(hot_M[p // TILE, h, p % TILE] * scale[p])
-            if hot_R.size > 0:
-                value += per_omega * hot_R[p // TILE, h, p % TILE]
-            total += value * value
-        norm[p] = np.sqrt(total)
-
-
-@njit(cache=True, parallel=True)
-def rank_pruned(
-    indptr: Longs, indices: Ints, x: Reals, start: Longs, length: Ints, hot: Ints, slot: Ints, M: Floats, R: Floats,
-    hot_M: Floats, hot_R: Floats, cls: Ints, scale: Floats, per_omega: float, norm: Floats, most: int,
-    top_class: Ints, top_slot: Ints, top_score: Reals, failed: Flags,
-) -> None:  # fmt: skip
-    """The best classes of each row, exactly, completing only the slots that a bound leaves.
-
-    A slot's hot part is at most |hot part of x| * norm[p] (Cauchy-Schwarz). Rows that leave more than ``most`` slots
-    are marked in ``failed`` and not ranked.
-    """
-    for t in prange(indptr.size - 1):
-        ix, values = indices[indptr[t] : indptr[t + 1]], x[indptr[t] : indptr[t + 1]]
-        sum_M, bound = np.empty(cls.size, scale.dtype), np.empty(cls.size, scale.dtype)
-        sum_R = np.empty(cls.size if R.size > 0 else 0, scale.dtype)
-        _add_rare(ix, values, start, length, slot, M, sum_M)
-        if R.size > 0:
-            _add_rare(ix, values, start, length, slot, R, sum_R)
-        _scores(sum_M, sum_R, scale, scale.dtype.type(per_omega), bound)
-        failed[t] = _complete_survivors(
-            ix, values, hot, hot_M, hot_R, cls, scale, scale.dtype.type(per_omega), norm, most, sum_M, sum_R, bound,
-            top_class[t], top_slot[t], top_score[t],
-        )  # fmt: skip
-
-
-@njit(cache=True)
-def _complete_survivors(
-    ix: Ints, x: Reals, hot: Ints, hot_M: Floats, hot_R: Floats, cls: Ints, scale: Floats, per_omega: float,
-    norm: Floats, most: int,
-    sum_M: Floats, sum_R: Floats, bound: Floats, top_class: Ints, top_slot: Ints, top_score: Reals,
-) -> bool:  # fmt: skip
-    """Ranks one row; True when more than ``most`` slots survive. ``bound`` comes as the rare features' score."""
-    depth, found = top_class.size, 0
-    warm_ix, warm_x = np.empty(ix.size, np.int32), np.empty(ix.size, scale.dtype)
-    warm, square = 0, 0.0
-    for i in range(ix.size):
-        if ix[i] < hot.size and hot[ix[i]] >= 0:
-            warm_ix[warm], warm_x[warm] = hot[ix[i]], x[i]
-            square += x[i] * x[i]
-            warm += 1
-    warm_ix, warm_x = warm_ix[:warm], warm_x[:warm]
-    reach = scale.dtype.type(np.sqrt(square) * (1 + 1e-5))
-    for p in range(cls.size):
-        bound[p] += reach * norm[p]
-    leaders = np.empty(2 * depth, np.int32)
-    _highest(bound, cls, leaders)
-    for k in range(leaders.size):
-        p = leaders[k]
-        if p >= 0:
-            score = _completed(warm_ix, warm_x, hot_M, hot_R, p, sum_M, sum_R, scale, per_omega)
-            found = _put_class(cls[p], p, score, found, top_class, top_slot, top_score)
-            bound[p] = -np.inf
-    least = scale.dtype.type(-np.inf)
-    if found == depth:
-        least = scale.dtype.type(top_score[depth - 1] - 1e-5 * (1 + abs(top_score[depth - 1])))
-    done = 0
-    for p in range(cls.size):
-        if bound[p] > least and cls[p] >= 0:
-            done += 1
-            if done > most:
-                return True
-            score = _completed(warm_ix, warm_x, hot_M, hot_R, p, sum_M, sum_R, scale, per_omega)
-            found = _put_class(cls[p], p, score, found, top_class, top_slot, top_score)
-            if found == depth:
-                least = scale.dtype.type(top_score[depth - 1] - 1e-5 * (1 + abs(top_score[depth - 1])))
-    for at in range(found, depth):
-        top_class[at], top_slot[at], top_score[at] = -1, -1, -np.inf
-    return False
-
-
-@njit(cache=True)
-def _highest(bound: Floats, cls: Ints, out: Ints) -> None:
-    """The active slots of the highest bounds; -1 fills up."""
-    found, least = 0, bound.dtype.type(-np.inf)
-    for p in range(cls.size):
-        if (found == out.size and bound[p] <= least) or cls[p] < 0:
-            continue
-        at = min(found, out.size - 1)
-        while at > 0 and bound[p] > bound[out[at - 1]]:
-            out[at] = out[at - 1]
-            at -= 1
-        out[at] = p
-        found = min(found + 1, out.size)
-        least = bound[out[found - 1]]
-    out[found:] = -1
-
-
-@njit(cache=True)
-def _completed(
-    warm: Ints,
-    x: Floats,
-    hot_M: Floats,
-    hot_R: Floats,
-    p: int,
-    sum_M: Floats,
-    sum_R: Floats,
-    scale: Floats,
-    per_omega: float,
-) -> float:
-    """Slot p's score: its hot part added to the rare one, in the same order as `_add_hot` adds."""
-    tile, place = p // TILE, p % TILE
-    M = sum_M[p]
-    for i in range(warm.size):
-        M += x[i] * hot_M[tile, warm[i], place]
-    if sum_R.size == 0:
-        return scale[p] * M
-    R = sum_R[p]
-    for i in range(warm.size):
-        R += x[i] * hot_R[tile, warm[i], place]
-    return scale[p] * M + per_omega * R
-
-
-@njit(cache=True)
-def _put_class(c: int, p: int, score: float, found: int, top_class: Ints, top_slot: Ints, top_score: Reals) -> int:
-    """Puts slot p's class into the list, once, with its best slot; how many there are then."""
-    for at in range(found):
-        if top_class[at] == c:
-            if not before(score, p, top_score[at], top_slot[at]):
-                return found
-            for later in range(at, found - 1):
-                top_class[later], top_slot[later] = top_class[later + 1], top_slot[later + 1]
-                top_score[later] = top_score[later + 1]
-            return insert_class(c, p, score, found - 1, top_class, top_slot, top_score)
-    return insert_class(c, p, score, found, top_class, top_slot, top_score)

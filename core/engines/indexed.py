@@ -20,6 +20,8 @@ from prototide.core.engines import index as entries
 from prototide.core.engines.index import TILE, Operations, empty_index
 from prototide.core.engines.movement import Journey
 from prototide.core.engines.plain import PlainEngine, Ranking, _Probed
+from prototide.core.engines.shortlist import shortlist
+from prototide.core.engines.sketch import empty_sketch, grown_sketch, refresh
 from prototide.core.engines.tables import (
     ACTIVE,
     FREE,
@@ -37,6 +39,7 @@ from prototide.core.engines.tables import (
     Trace,
     grown,
 )  # fmt: skip
+from prototide.core.engines.threads import threads_for
 from prototide.core.rows import CsrRows
 
 BLOCK_ROWS = 256
@@ -45,7 +48,8 @@ STEAL_ROOM = 16
 TINY = 1e-30  # below, nothing in a float32 is told from 0
 SHARDS = 8  # of features, in passes that sum over them: fixed, so that no sum depends on the threads
 HOT_SHARE, HOT_LEAST = 24, 64  # a feature is hot above used slots / HOT_SHARE entries, and above HOT_LEAST
-SURVIVORS = 256  # slots that a pruned ranking completes before it gives up on a row
+EXHAUSTIVE_SLOTS = 4 * TILE  # models of so many slots have all of them scored
+SURVIVORS = 256  # slots that a shortlist completes before it gives up on a row
 
 
 class IndexedEngine(PlainEngine):
@@ -61,52 +65,40 @@ class IndexedEngine(PlainEngine):
         self._dots = np.zeros(0)  # M_a . M_b of each class's prototypes, by rank
         self._dots_first, self._dots_size = np.zeros(0, np.int64), np.zeros(0, np.int32)
         self._count = np.zeros(0, np.int32)  # scratch of group_items
-        self._hot_norm = np.zeros(0, np.float32)
-        self._hot_stale = np.zeros(0, np.bool_)
+        self._sketch = empty_sketch(0, 0, rule.correction > 0)
+        self._scale, self._tau = np.zeros(0, dtype), rule.tau  # for `_scales`
+        self._end = 0  # no slot from here on is occupied
+        self._limits = np.zeros(0, np.int64)  # last given to make_room
+        self.rule_grows = False  # whether any class may have more than one prototype
 
     name = "indexed"
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        tables = (self._index, self._slots, self._classes, self._features, (self._dots, self._count))
+        tables = (self._index, self._sketch, self._slots, self._classes, self._features, (self._dots, self._count))
         return sum(array.nbytes for table in tables for array in table)
 
     # --- scores ---
 
     def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
         """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
-        unit, used = self._unit(rows), self._used()
         ranking = Ranking.empty(rows.count, depth)
-        failed = np.ones(rows.count, np.bool_)
-        if used > 4 * TILE and depth <= 4:
-            index_scoring.rank_pruned(
-                *unit, *self._lists(), self._classes_of(used), self._scale()[:used], 1 / self.omega,
-                self._fresh_hot_norms(),
-                SURVIVORS, ranking.classes, ranking.slots, ranking.scores, failed,
-            )  # fmt: skip
-        left = np.flatnonzero(failed)
-        if left.size:
-            rest = unit if left.size == rows.count else _taken(unit, left)
-            ranked = Ranking.empty(left.size, depth)
-            self._digest(rest, np.full(left.size, -1, np.int32), ranked, None)
-            ranking.classes[left], ranking.slots[left], ranking.scores[left] = (
-                ranked.classes,
-                ranked.slots,
-                ranked.scores,
-            )
+        with threads_for(rows.count, self._slots.kind.size):
+            self._digest(self._unit(rows), np.full(rows.count, -1, np.int32), ranking, None)
         return ranking, self._winners(ranking)
 
     def class_scores(self, rows: CsrRows) -> Reals:
         """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
-        return self._class_scores(self._unit(rows))
+        with threads_for(rows.count, self._slots.kind.size):
+            return self._class_scores(self._unit(rows))
 
     def _class_scores(self, rows: Rows) -> Reals:
         out = np.empty((rows.indptr.size - 1, self._classes.active.size))
         used = self._used()
         for first, last, M, R in self._sums(rows, used):
             index_scoring.class_scores(
-                M, R, self._classes_of(used), self._scale()[:used], 1 / self.omega, out[first:last]
+                M, R, self._classes_of(used), self._scales()[:used], 1 / self.omega, out[first:last]
             )
         return out
 
@@ -131,69 +123,93 @@ class IndexedEngine(PlainEngine):
         """Class of each slot, -1 unless its prototype is active."""
         return np.where(self._slots.kind[:used] == ACTIVE, self._slots.cls[:used], -1).astype(np.int32)
 
-    def _scale(self) -> NDArray[np.floating[Any]]:
-        length = np.sqrt(self._slots.square)
-        return np.divide(self.rule.tau, length, out=np.zeros_like(length), where=length > TINY).astype(self._dtype)
+    def _scales(self) -> NDArray[np.floating[Any]]:
+        """tau / |M| of each slot."""
+        if self._tau != self.rule.tau:  # a parameter has changed
+            self._tau = self.rule.tau
+            self._rescale_slots(slice(None))
+        return self._scale
 
-    def _fresh_hot_norms(self) -> NDArray[np.float32]:
-        stale = np.flatnonzero(self._hot_stale).astype(np.int32)
+    def _rescale_slots(self, which: Any) -> None:
+        """Keeps ``_scale`` up after the length of some slots' centres has changed."""
+        length = np.sqrt(self._slots.square[which])
+        self._scale[which] = np.divide(self._tau, length, out=np.zeros_like(length), where=length > TINY)
+
+    def _used(self) -> int:
+        while self._end > 0 and self._slots.kind[self._end - 1] == FREE:
+            self._end -= 1
+        return self._end
+
+    def _begin_sketch(self) -> None:
+        tiles, rows, _ = self._index.hot_M.shape
+        self._sketch = empty_sketch(rows, tiles * TILE, self._index.R.size > 0)
+
+    def _refresh_sketch(self) -> None:
+        stale = np.flatnonzero(self._sketch.stale[: self._slots.kind.size]).astype(np.int32)
         if stale.size:
-            index_scoring.hot_norms(
-                self._index.hot_M,
-                self._index.hot_R,
-                stale,
-                self._hot_rows,
-                self._scale(),
-                1 / self.omega,
-                self._hot_norm,
-            )
-            self._hot_stale[stale] = False
-        return self._hot_norm
+            runs = np.append(0, np.flatnonzero(np.diff(stale // TILE)) + 1)
+            refresh(
+                *self._sketch[:4], stale, np.append(runs, stale.size).astype(np.int32), self._index.hot_M,
+                self._index.hot_R, self._hot_rows,
+            )  # fmt: skip
+            self._sketch.stale[stale] = False
 
     def _digest(self, rows: Rows, own: Ints, top: Ranking, products: tuple[Reals, Reals] | None) -> Frozen:
         """Scores all slots: fills ``top`` and, where asked, the rows' products with their own class's prototypes."""
         used, count = self._used(), own.size
-        cls, scale, per_omega = self._classes_of(used), self._scale()[:used], 1 / self.omega
         none = np.zeros((0, 0))
         own_M, own_R = products if products is not None else (none, none)
         trials = np.zeros(0, np.int32)
         if products is not None and self.rule_grows:
             trials = np.flatnonzero(self._classes.trial >= 0).astype(np.int32)
         steal_count = np.zeros(count, np.int64)
-        classes_found: list[Ints] = [np.zeros(0, np.int32)]
-        scores_found: list[Reals] = [np.zeros(0)]
-        for first, last, M, R in self._sums(rows, used):
-            part, found = top.part(first, last), steal_count[first:last]
-            room = min(STEAL_ROOM, trials.size)
-            while True:
-                steal_class, steal_score = np.empty((last - first, room), np.int32), np.empty((last - first, room))
-                index_scoring.digest(
-                    M, R, own[first:last], cls, self._slots.next, self._classes.first, self._classes.trial, scale,
-                    per_omega, trials,
-                    part.classes, part.slots, part.scores, own_M[first:last], own_R[first:last], found, steal_class,
-                    steal_score,
-                )  # fmt: skip
-                if int(found.max(initial=0)) <= room:
-                    break
-                room = int(found.max())
-            listed = np.arange(room) < found[:, None]
-            classes_found.append(steal_class[listed])
-            scores_found.append(steal_score[listed])
+        find = self._digest_few if used > EXHAUSTIVE_SLOTS else self._digest_all
+        room = min(STEAL_ROOM, trials.size)
+        while True:
+            steal_class, steal_score = np.empty((count, room), np.int32), np.empty((count, room))
+            find(rows, own, top, own_M, own_R, trials, used, (steal_count, steal_class, steal_score))
+            if int(steal_count.max(initial=0)) <= room:
+                break
+            room = int(steal_count.max())
+        listed = np.arange(room) < steal_count[:, None]
         start = np.append(0, np.cumsum(steal_count))
-        return Frozen(
-            top.classes, top.slots, top.scores, start, np.concatenate(classes_found), np.concatenate(scores_found)
-        )
+        return Frozen(top.classes, top.slots, top.scores, start, steal_class[listed], steal_score[listed])
 
-    @property
-    def rule_grows(self) -> bool:
-        """Whether any class may have more than one prototype."""
-        return bool(self._classes.limit.size) and int(self._classes.limit.max()) > 1
+    def _digest_all(
+        self, rows: Rows, own: Ints, top: Ranking, own_M: Reals, own_R: Reals, trials: Ints, used: int,
+        steals: tuple[Longs, Ints, Reals],
+    ) -> None:  # fmt: skip
+        """Every slot's score, block after block of rows."""
+        cls, scale, per_omega = self._classes_of(used), self._scales()[:used], 1 / self.omega
+        for first, last, M, R in self._sums(rows, used):
+            part = top.part(first, last)
+            index_scoring.digest(
+                M, R, own[first:last], cls, self._slots.next, self._classes.first, self._classes.trial, scale,
+                per_omega, trials, part.classes, part.slots, part.scores, own_M[first:last], own_R[first:last],
+                *(array[first:last] for array in steals),
+            )  # fmt: skip
+
+    def _digest_few(
+        self, rows: Rows, own: Ints, top: Ranking, own_M: Reals, own_R: Reals, trials: Ints, used: int,
+        steals: tuple[Longs, Ints, Reals],
+    ) -> None:  # fmt: skip
+        """The scores that matter."""
+        self._refresh_sketch()
+        shortlist(
+            *rows, own, *self._lists(), *self._sketch[:4], self._slots.kind, self._slots.cls, self._slots.next,
+            self._classes.first, self._classes.trial, trials, self._scales()[:used], 1 / self.omega, SURVIVORS,
+            top.classes, top.slots, top.scores, own_M, own_R, *steals,
+        )  # fmt: skip
 
     # --- learning ---
 
     def make_room(self, limits: Longs, width: int) -> None:
         """Room for one class per entry of ``limits`` (its most prototypes) and for ``width`` features."""
-        known = self.n_features
+        known, rule, index = self.n_features, self.rule, self._index
+        unset = rule.correction > 0 and index.R.size == 0, rule.pmi > 0 and index.pmi.size == 0
+        if limits is self._limits and width <= known and not any(unset):
+            return
+        self._limits, self.rule_grows = limits, bool((limits > 1).any())
         super().make_room(limits, width)
         if self.n_features > known:
             start, length, room = (
@@ -203,9 +219,10 @@ class IndexedEngine(PlainEngine):
             hot = np.append(self._index.hot, np.full(self.n_features - known, -1, np.int32))
             self._index = self._index._replace(start=start, length=length, room=room, hot=hot)
             self._count = np.zeros(self.n_features, np.int32)
-        if self.rule.correction > 0 and self._index.R.size == 0:
+        if unset[0]:
             self._index = self._index._replace(R=np.zeros_like(self._index.M), hot_R=np.zeros_like(self._index.hot_M))
-        if self.rule.pmi > 0 and self._index.pmi.size == 0:
+            self._sketch = self._sketch._replace(R=np.zeros_like(self._sketch.M))
+        if unset[1]:
             self._index = self._index._replace(
                 pmi=np.zeros_like(self._index.M), hot_pmi=np.zeros_like(self._index.hot_M)
             )
@@ -233,14 +250,15 @@ class IndexedEngine(PlainEngine):
         self._dots_first, self._dots_size = first, size
 
     def _reserve_slots(self, births: int) -> None:
+        if self._used() + births <= self._slots.kind.size:
+            return
         missing = births - int(np.count_nonzero(self._slots.kind == FREE))
         if missing > 0:
             size = self._slots.kind.size + max(missing, self._slots.kind.size // 4)
             self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
             more = size - self._rank.size
             self._rank = np.append(self._rank, np.zeros(more, np.int32))
-            self._hot_norm = np.append(self._hot_norm, np.zeros(more, np.float32))
-            self._hot_stale = np.append(self._hot_stale, np.ones(more, np.bool_))
+            self._scale = np.append(self._scale, np.zeros(more, self._dtype))
             self._grow_hot(self._index.hot_M.shape[1])
 
     def _grow_hot(self, rows: int) -> None:
@@ -257,6 +275,7 @@ class IndexedEngine(PlainEngine):
             return new
 
         self._replace_hot(larger)
+        self._sketch = grown_sketch(self._sketch, shape[1], shape[0] * TILE, self._index.R.size > 0)
 
     def _replace_hot(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         index = self._index
@@ -277,6 +296,7 @@ class IndexedEngine(PlainEngine):
             p = learning.occupy(self._slots, self._classes, self._counters, c, ACTIVE, p + 1)
             slots[t] = p
             self._rank[p] = min(set(range(len(taken) + 1)) - taken)
+            self._end = max(self._end, p + 1)
             self._slots.mass[p], self._slots.square[p] = weight[t], weight[t] ** 2
             self._classes.active[c] += 1
             self._classes.wait[c] = self.rule.grow_after
@@ -287,6 +307,7 @@ class IndexedEngine(PlainEngine):
             np.zeros(unit.x.size),
             Operations(order.astype(np.int32), slots[order], weight[order], np.zeros(rows.count)),
         )
+        self._rescale_slots(slots)
         self._recompute_dots()
         self._heat()
 
@@ -299,20 +320,25 @@ class IndexedEngine(PlainEngine):
 
     def _learn_group(
         self, rows: CsrRows, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Journey,
+        answers: bool,
     ) -> _Probed:  # fmt: skip
         """1. score against the model as it is; 2. each class decides for its rows; 3. changes; 4. what is shared."""
         learned = np.flatnonzero(own_class >= 0)
         self._scalars[OMEGA] *= self.rule.decay**learned.size
         unit = self._unit(rows)
-        longest = int(self._classes.active.max(initial=0)) + 1
+        longest = self._class_sizes()[1] + 1
         products = np.zeros((rows.count, longest)), np.zeros((rows.count, longest))
-        frozen = self._digest(unit, own_class, top, products)
+        if answers or self.rule.correction > 0 or self.rule_grows:
+            frozen = self._digest(unit, own_class, top, products)
+        else:  # nothing is learned from what other classes score
+            frozen = _nothing_frozen(top)
+            entries.own_products(unit, own_class, self._classes.first, self._slots.next, self._index, *products)
         winners = self._winners(top)
-        probed = self._class_scores(_taken(unit, asked))
+        probed = self._class_scores(_taken(unit, asked)) if asked.size else np.zeros((0, self._classes.active.size))
         if not learned.size:
             return _Probed(winners, probed)
         self._reserve_slots(learned.size)
-        trial_id = np.where(self._classes.trial >= 0, self._slots.id[self._classes.trial], -1)
+        thief = self._slots.id[self._classes.trial[frozen.steal_class]]
         order = learned[np.argsort(own_class[learned], kind="stable")].astype(np.int32)
         present, first = np.unique(own_class[order], return_index=True)
         first = np.append(first, order.size)
@@ -326,14 +352,16 @@ class IndexedEngine(PlainEngine):
             self.rule, self._dots, self._dots_first, self._dots_size, decided,
         )  # fmt: skip
         born = settling.settle(own_class, decided, self._slots, self._rank, self._classes, self._counters)
+        self._end = max(self._end, int(born.max()) + 1)
         heirs = np.full(rows.count, -1, np.int32)
         operations = settling.operations_of(decided, born, self._slots, order, first, heirs)
         settling.finish_shared(
             unit, own_class, weight, decided, frozen, self._slots, self._classes, self._features, self._scalars,
-            self.rule, trial_id,
+            self.rule, thief,
         )  # fmt: skip
         self._inherit(decided, born, heirs)
         self._change(unit, rate, operations, self.rule.pmi)
+        self._rescale_slots(operations.slot)
         self._touched[present] = True
         attracted = operations.m != 0
         trace = Trace(
@@ -379,6 +407,7 @@ class IndexedEngine(PlainEngine):
         self._change(rows, np.ones(indices.size), operations)
         if onto == "pmi":
             self._index = self._index._replace(R=index.R, hot_R=index.hot_R)
+            self._sketch.stale[slot] = True  # it took them for corrections
 
     def _change(self, rows: Rows, rate: Reals, operations: Operations, pmi: float = 0.0) -> None:
         """Applies operations to the entries, making room where they need it. ``pmi``: its weight, 0: leave it."""
@@ -394,11 +423,21 @@ class IndexedEngine(PlainEngine):
         self._pool_end += int(room.sum())
         self._reserve_pool(self._pool_end)
         self._index.room[items.feature[tight]] = room
-        mass = np.where(self._slots.kind == ACTIVE, self._slots.mass, 0.0)
         entries.apply(
-            self._index, items, operations, rows, rate, missing, moved, mass, self._features.total, self._scalars, pmi
+            self._index,
+            items,
+            operations,
+            rows,
+            rate,
+            missing,
+            moved,
+            self._slots.kind,
+            self._slots.mass,
+            self._features.total,
+            self._scalars,
+            pmi,
+            self._sketch,
         )
-        self._hot_stale[operations.slot] = True
 
     def _reserve_pool(self, size: int) -> None:
         have = self._index.slot.size
@@ -441,7 +480,7 @@ class IndexedEngine(PlainEngine):
     def _largest_parts(self, index: entries.Index, flag: Flags) -> Reals:
         """(slots,) largest part of an entry in its prototype's score, of flagged slots."""
         largest = np.zeros((SHARDS, flag.size))
-        entries.largest_parts(index, flag, self._scale().astype(np.float64), self.omega, largest)
+        entries.largest_parts(index, flag, self._scales().astype(np.float64), self.omega, largest)
         return largest.max(axis=0)
 
     def _drop(self, least: Reals) -> None:
@@ -452,12 +491,13 @@ class IndexedEngine(PlainEngine):
         if not least.any():
             return
         kept = np.zeros((SHARDS, slots.kind.size))
-        entries.drop_entries(self._index, least, self._scale().astype(np.float64), self.omega, kept)
+        entries.drop_entries(self._index, least, self._scales().astype(np.float64), self.omega, kept)
         slots.square[changed] = kept.sum(axis=0)[changed]
         diagonal = self._dots_first[slots.cls] + self._rank * (self._dots_size[slots.cls] + 1)
         self._dots[diagonal[changed]] = slots.square[changed]
-        self._hot_stale[changed] = True
+        self._sketch.stale[: least.size] |= least > 0
         settling.free_dead(slots)
+        self._rescale_slots(slice(None))
 
     def _light(self) -> list[int]:
         """Active prototypes below ``min_weight``, the lightest first, the last of a class only to forget it."""
@@ -480,7 +520,9 @@ class IndexedEngine(PlainEngine):
         self._scalars[1] /= omega
         self._scalars[3] /= omega
         self._scalars[OMEGA] = 1.0
-        self._hot_stale[:] = True
+        self._rescale_slots(slice(None))
+        self._sketch.step_M[:] /= omega
+        self._sketch.step_R[:] /= omega
 
     def _pairs(self, classes: Longs) -> tuple[Ints, Reals]:
         """Class and 1 - cosine of each pair of active prototypes of one class."""
@@ -511,6 +553,7 @@ class IndexedEngine(PlainEngine):
             absorbed |= self._merge_class(c, threshold)
         if not absorbed:
             return
+        self._rescale_slots(slice(None))
         involved = [*absorbed, *(b for others in absorbed.values() for b, _ in others)]
         feature, slot, M, R, pmi = self._entries_of(np.array(involved))
         by_slot = np.argsort(slot, kind="stable")
@@ -591,9 +634,8 @@ class IndexedEngine(PlainEngine):
         if features.size:
             if self._hot_rows + features.size > self._index.hot_M.shape[1]:
                 self._grow_hot(max(self._hot_rows + features.size, self._hot_rows + self._hot_rows // 2))
-            entries.heat(self._index, features, self._hot_rows)
+            entries.heat(self._index, features, self._hot_rows, self._sketch)
             self._hot_rows += features.size
-            self._hot_stale[:] = True
 
     def _compact(self) -> None:
         """Takes the holes out of the pool; every list gets a little room."""
@@ -628,7 +670,8 @@ class IndexedEngine(PlainEngine):
         return 4 + self._index.M.itemsize * (1 + (self._index.R.size > 0) + (self._index.pmi.size > 0))
 
     def _hot_row_bytes(self) -> int:
-        return -(-self._used() // TILE) * TILE * (self._listed_bytes() - 4)
+        in_sketch = 1 + (self._index.R.size > 0)
+        return -(-self._used() // TILE) * TILE * (self._listed_bytes() - 4 + in_sketch)
 
     def pack_hot(self) -> None:
         """Hot features that take more as rows than as lists become rare again."""
@@ -647,7 +690,7 @@ class IndexedEngine(PlainEngine):
         self._index.hot[hot[~cold]] = np.arange(rows.size)
         self._replace_hot(lambda hot: hot.take(rows, axis=1))
         self._hot_rows = rows.size
-        self._hot_stale[:] = True
+        self._begin_sketch()
 
     def merge_within(self, distance: float) -> None:
         """Merges all prototypes of one class that are so near."""
@@ -663,7 +706,7 @@ class IndexedEngine(PlainEngine):
     def part_counts(self, below: Reals) -> Longs:
         """(BUCKETS,) listed entries by bucket of their part, of those below ``below[slot]``."""
         shards = np.zeros((SHARDS, budget.BUCKETS), np.int64)
-        entries.part_counts(self._index, below, self._scale().astype(np.float64), self.omega, shards)
+        entries.part_counts(self._index, below, self._scales().astype(np.float64), self.omega, shards)
         return np.asarray(shards.sum(axis=0))
 
     def drop_parts(self, least: Reals) -> None:
@@ -676,6 +719,7 @@ class IndexedEngine(PlainEngine):
         self._compact()
         used = self._hot_rows
         self._replace_hot(lambda hot: hot[:, :used].copy())
+        self._begin_sketch()
 
     # --- state ---
 
@@ -705,6 +749,10 @@ class IndexedEngine(PlainEngine):
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Becomes the model whose `state` this is, the plain engine's or this one's."""
         self._restore_tables(arrays)
+        self._end = self._slots.kind.size
+        self._scale = np.zeros(self._end, self._dtype)
+        self._rescale_slots(slice(None))
+        self._limits, self.rule_grows = np.zeros(0, np.int64), bool((self._classes.limit > 1).any())
         slots, features = self._slots.kind.size, self.n_features
         corrected = self.rule.correction > 0 or bool(arrays["entry.correction"].any())
         informed = self.rule.pmi > 0 or bool(arrays["entry.pmi"].any())
@@ -721,8 +769,9 @@ class IndexedEngine(PlainEngine):
             self._index.R[: self._pool_end] = arrays["entry.correction"]
         if self._index.pmi.size:
             self._index.pmi[: self._pool_end] = arrays["entry.pmi"]
-        self._hot_norm, self._hot_stale = np.zeros(slots, np.float32), np.ones(slots, np.bool_)
         self._hot_rows = 0
+        self._begin_sketch()
+        self._grow_hot(0)
         if "index.rank" in arrays:
             self._rank, self._dots = np.array(arrays["index.rank"]), np.array(arrays["index.dots"])
             size = self._dots_size = np.array(arrays["index.dots_size"])
@@ -762,6 +811,14 @@ class IndexedEngine(PlainEngine):
             self._dots[first : first + size * size].reshape(size, size)[
                 np.ix_(self._rank[chain], self._rank[chain])
             ] = products
+
+
+def _nothing_frozen(top: Ranking) -> Frozen:
+    """As of a model without classes; fills ``top``."""
+    top.classes[:], top.slots[:], top.scores[:] = -1, -1, -np.inf
+    none = np.zeros(0)
+    start = np.zeros(top.scores.shape[0] + 1, np.int64)
+    return Frozen(top.classes, top.slots, top.scores, start, none.astype(np.int32), none)
 
 
 def _slots_of(code: Ints, born: Ints) -> Ints:

@@ -175,7 +175,8 @@ def learn_rows(
         elif wrong > -np.inf:
             own = score[best]
             error = own < wrong
-            loss[t] = max(0.0, rule.margin - (own - wrong))
+            if rule.correction > 0:
+                loss[t] = max(0.0, rule.margin - (own - wrong))
             # 3. grow: a trial is a silent centre that must earn its place
             if classes.limit[y] > 1:
                 if not error:

@@ -57,10 +57,16 @@ class Journey:
         weight = np.concatenate([trace.weight[:n] for trace, n in zip(self.traces, counts, strict=True)])
         order = np.argsort(slot, kind="stable")
         moved, first = np.unique(slot[order], return_index=True)
+        indptr, indices, x = _stacked(self.rows)
+        if indices.size < n_features // 8:  # few of many features: numbered anew
+            columns, indices = np.unique(indices, return_inverse=True)
+            n_features = columns.size
         squares = _attracted_squares(
-            *_stacked(self.rows), row[order], weight[order], np.append(first, slot.size), n_features
-        )
-        known = np.append(self.ids, np.full(slots.id.size - self.ids.size, -1))[moved] == slots.id[moved]
+            indptr, indices.astype(np.int32, copy=False), x, row[order], weight[order],
+            np.append(first, slot.size), n_features,
+        )  # fmt: skip
+        known = moved < self.ids.size
+        known[known] = self.ids[moved[known]] == slots.id[moved[known]]
         known &= slots.kind[moved] == ACTIVE
         moved, squares = moved[known], squares[known]
         old, new = np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])

@@ -56,7 +56,7 @@ from prototide.core.rows import CsrRows
 MAINTENANCE_ROWS = 1024
 OMEGA_DOUBLINGS = 40  # of omega in one group
 OMEGA_MOST = 1e12  # omega beyond does not wait for the next maintenance to be divided out
-PROBES = 16  # rows of a group whose scores of all classes are reported, for the calibration
+PROBES = 16  # rows of each full group whose scores of all classes are reported, for the calibration
 BLOCK_BYTES = 32 << 20  # scores of a block of rows against all slots
 
 
@@ -125,6 +125,7 @@ class PlainEngine:
         self._features = Features(real, real, real)
         self._scalars = np.array([1.0, 0.0, 1.0, 0.0])
         self._counters = np.zeros(5, np.int64)
+        self._sizes_at, self._sizes = (-1, -1, -1), (0, 0)
         self._touched = np.zeros(0, np.bool_)  # classes that learned since the last maintenance
         self._told_budget = False  # that it cannot be met
 
@@ -214,18 +215,25 @@ class PlainEngine:
         return self._ids(ranking.slots[:, 0])
 
     def _ids(self, slots: Ints) -> Longs:
-        return np.append(self._slots.id, -1)[slots]  # slot -1 reads the appended -1
+        return np.where(slots >= 0, self._slots.id[slots], -1) if self._slots.id.size else np.full(slots.shape, -1)
 
     def _used(self) -> int:
         occupied = np.flatnonzero(self._slots.kind)
         return int(occupied[-1]) + 1 if occupied.size else 0
 
+    def _class_sizes(self) -> tuple[int, int]:
+        """(classes with prototypes, most active prototypes of one); known until one is born or gone."""
+        changes = tuple(self._counters[BORN : MERGED + 1].tolist())
+        if changes != self._sizes_at:
+            active = self._classes.active
+            self._sizes_at, self._sizes = changes, (int(np.count_nonzero(active)), int(active.max(initial=0)))
+        return self._sizes
+
     def _unit(self, rows: CsrRows) -> Rows:
-        frequency = self._features.document_frequency
-        if rows.width > frequency.size:  # columns never learned
-            frequency = np.append(frequency, np.zeros(rows.width - frequency.size))
         x = np.empty(rows.indices.size)
-        scoring.unit_rows(rows.indptr, rows.indices, rows.data, frequency, self._scalars, self.rule.idf, x)
+        scoring.unit_rows(
+            rows.indptr, rows.indices, rows.data, self._features.document_frequency, self._scalars, self.rule.idf, x
+        )
         return Rows(rows.indptr, rows.indices, x)
 
     def _score_blocks(
@@ -260,7 +268,7 @@ class PlainEngine:
 
     def group_rows(self) -> int:
         """Learned rows that share one scoring: few while the model is young, then about two a class."""
-        known = int(np.count_nonzero(self._classes.active))
+        known = self._class_sizes()[0]
         automatic = min(2 * known, max(256, known), self.rows_learned // 32)
         rows = self.rule.update_rows or max(1, automatic)
         if self.rule.decay > 1:  # omega, one value a group, stays far below what float32 holds
@@ -290,6 +298,7 @@ class PlainEngine:
     def learn(self, rows: CsrRows, own_class: Ints, weight: Reals, depth: int) -> Step:
         """Predicts each row just before it learns it. Rows with ``own_class`` -1 are predicted only.
 
+        ``depth``: best classes of each row; 0: nobody wants to know, the ranking may be empty.
         The rows are cut into groups of `group_rows` learned rows; each group is scored against the model as it is then.
         """
         learned = np.flatnonzero(own_class >= 0)
@@ -299,13 +308,20 @@ class PlainEngine:
         probe_classes, probe_scores, movements, journey = [], [], [], self._begin_journey()
         first = done = 0
         while first < rows.count:
-            size = min(self.group_rows(), learned.size - done)
+            group = self.group_rows()
+            size, stride = min(group, learned.size - done), max(1, group // PROBES)
             last = int(learned[done + size]) if done + size < learned.size else rows.count
-            asked = learned[done : done + size : max(1, size // PROBES)] - first
+            asked = learned[done + -self.rows_learned % stride : done + size : stride] - first
             top = ranking.part(first, last)
             with threads_for(last - first, self._slots.kind.size):
                 probed = self._learn_group(
-                    rows.part(first, last), own_class[first:last], weight[first:last], top, asked, journey
+                    rows.part(first, last),
+                    own_class[first:last],
+                    weight[first:last],
+                    top,
+                    asked,
+                    journey,
+                    depth > 0,
                 )
             prototypes[first:last] = probed.winners
             own.put(first, *probed.own)
@@ -327,6 +343,7 @@ class PlainEngine:
 
     def _learn_group(
         self, rows: CsrRows, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Journey,
+        answers: bool,
     ) -> _Probed:  # fmt: skip
         """1. score against the model as it is; 2. each class learns its own rows; 3. what crosses classes."""
         learned = int(np.count_nonzero(own_class >= 0))
@@ -543,6 +560,7 @@ class PlainEngine:
 
         self._slots, self._classes = Slots(*table("slot", Slots._fields)), Classes(*table("class", Classes._fields))
         self._features = Features(*table("feature", Features._fields))
+        self._sizes_at = (-1, -1, -1)
         self._scalars, self._touched = np.array(arrays["scalars"]), np.array(arrays["class.touched"])
         self._counters, self.rows_learned = np.array(arrays["counters"][:-1]), int(arrays["counters"][-1])
 

@@ -14,17 +14,21 @@ from prototide.core.engines.postings import Postings
 from prototide.core.engines.tables import ACTIVE, OMEGA, ROWS, Classes, Floats, Ints, Longs, Reals, Rows, Rule, Slots
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, parallel=True, error_model="numpy")
 def unit_rows(
     indptr: Longs, indices: Ints, data: Floats, document_frequency: Reals, scalars: Reals, idf: bool, x: Reals
 ) -> None:
-    """x <- data times the running idf, each row scaled to length 1; rows of zeros stay zeros."""
-    for t in range(indptr.size - 1):
+    """x <- data times the running idf, each row scaled to length 1; rows of zeros stay zeros.
+
+    Features beyond ``document_frequency`` are as if never seen.
+    """
+    for t in prange(indptr.size - 1):
         total = 0.0
         for i in range(indptr[t], indptr[t + 1]):
             value = float(data[i])
             if idf:
-                df = document_frequency[indices[i]] / scalars[OMEGA]
+                j = indices[i]
+                df = document_frequency[j] / scalars[OMEGA] if j < document_frequency.size else 0.0
                 value *= np.log((1 + scalars[ROWS] / scalars[OMEGA]) / (1 + df)) + 1
             x[i] = value
             total += value * value

@@ -138,15 +138,18 @@ def _slot_of(code: int, born: Ints) -> int:
 def finish_shared(
     rows: Rows, own_class: Ints, weight: Reals, decided: Decisions, frozen: Frozen, slots: Slots, classes: Classes,
     features: Features,
-    scalars: Reals, rule: Rule, trial_id: Longs,
+    scalars: Reals, rule: Rule, thief: Longs,
 ) -> None:  # fmt: skip
-    """What crosses classes but for the pushes, in row order: thefts, violation rates, mean loss, idf statistics."""
+    """What crosses classes but for the pushes, in row order: thefts, violation rates, mean loss, idf statistics.
+
+    ``thief``: id of the trial of each steal; a trial born since has stolen nothing.
+    """
     omega = scalars[OMEGA]
     for t in range(own_class.size):
         for i in range(frozen.steal_start[t], frozen.steal_start[t + 1]):
             c = frozen.steal_class[i]
             if frozen.steal_score[i] > decided.right_score[t] and classes.trial[c] >= 0:
-                classes.stolen[c] += slots.id[classes.trial[c]] == trial_id[c]
+                classes.stolen[c] += slots.id[classes.trial[c]] == thief[i]
         if own_class[t] < 0:
             continue
         hits = 0

@@ -152,7 +152,7 @@ class GpuEngine(Keeping):
         return DeviceJourney.begin(self._slots)
 
     def _learn_group(
-        self, rows: Any, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Any
+        self, rows: Any, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Any, answers: bool
     ) -> _Probed:
         learned = int(np.count_nonzero(own_class >= 0))
         if self.rule.decay != 1:

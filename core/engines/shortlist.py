@@ -1,0 +1,368 @@
+"""The best classes of a row, exactly, without the exact score of every slot.
+
+1. The rare features' part of every slot's M . x and R . x, exactly, from the posting lists.
+2. The hot features' part from their entries in 8 bits (`sketch`), with a bound on what that may be off: an upper bound
+   of every slot's score.
+3. The slots of the highest bounds are completed exactly, then every other one whose bound is above the last class that
+   is on the list. Where too many are left, all slots are.
+
+A completed score has the same bits as in `index_scoring`, since it adds the same numbers in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from prototide.core.engines.index import TILE
+from prototide.core.engines.index_scoring import add_hot, before, insert_class, top_of
+from prototide.core.engines.tables import ACTIVE, Floats, Ints, Longs, Reals
+
+CHUNK = 16  # rows that share their scratch arrays
+BLOCK = 64  # slots of which the highest bound is kept
+NEVER = np.float32(-1e30)  # bound of a slot that is no active prototype's
+EPSILON = 1.2e-7  # of float32
+APPROXIMATE = {"contract", "reassoc", "nsz", "nnan"}  # sums that only bound: in any order
+
+
+@njit(cache=True, parallel=True)
+def shortlist(
+    indptr: Longs, indices: Ints, x: Reals, own: Ints,
+    start: Longs, length: Ints, hot: Ints, slot: Ints, M: Floats, R: Floats, hot_M: Floats, hot_R: Floats,
+    near_M: NDArray[np.int8], near_R: NDArray[np.int8], step_M: Floats, step_R: Floats,
+    kind: NDArray[np.int8], cls: Ints, next_slot: Ints, first_slot: Ints, trial: Ints, trials: Ints,
+    scale: Floats, per_omega: float, most: int,
+    top_class: Ints, top_slot: Ints, top_score: Reals, own_M: Reals, own_R: Reals,
+    steal_count: Longs, steal_class: Ints, steal_score: Reals,
+) -> None:  # fmt: skip
+    """What `index_scoring.digest` finds for the same arguments. ``scale``: tau / |M_p| of the slots in use."""
+    for chunk in prange((own.size + CHUNK - 1) // CHUNK):
+        used, corrected = scale.size, R.size > 0
+        sum_M, near = np.empty(used, scale.dtype), np.empty(used, np.float32)
+        sum_R = np.empty(used if corrected else 0, scale.dtype)
+        push = np.empty(used if corrected else 0, np.float32)
+        bound, highest = np.empty(used, np.float32), np.empty((used + BLOCK - 1) // BLOCK, np.float32)
+        for t in range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, own.size)):
+            ix, values = indices[indptr[t] : indptr[t + 1]], x[indptr[t] : indptr[t + 1]]
+            # 1. and 2.
+            _add_rare(ix, values, start, length, slot, M, R, sum_M, sum_R)
+            warm, warm_x = _hot_part(ix, values, hot, scale)
+            _add_near(near_M, warm, warm_x, near)
+            if corrected:
+                _add_near(near_R, warm, warm_x, push)
+            reach, slack = _reach(warm_x, ix.size)
+            if corrected:
+                _bounds_both(sum_M, near, sum_R, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
+            else:
+                _bounds(sum_M, near, step_M, scale, reach, slack, kind, bound)
+            _highest_of_blocks(bound, highest)
+            # 3.
+            if _complete(
+                warm, warm_x, hot_M, hot_R, cls, scale, per_omega, most, sum_M, sum_R, bound, highest,
+                top_class[t], top_slot[t], top_score[t],
+            ):  # fmt: skip
+                _add_all_hot(ix, values, hot, hot_M, hot_R, sum_M, sum_R)
+                warm, warm_x = warm[:0], warm_x[:0]
+                _rank_all(kind, cls, first_slot.size, scale, per_omega, sum_M, sum_R,
+                          top_class[t], top_slot[t], top_score[t])  # fmt: skip
+                reach = 0.0
+            if own_M.size > 0 and own[t] >= 0:
+                p, place = first_slot[own[t]], 0
+                while p >= 0:
+                    own_M[t, place], own_R[t, place] = _products(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R)
+                    place += 1
+                    p = next_slot[p]
+            if trials.size > 0:
+                steal_count[t] = _thieves(
+                    own[t], warm, warm_x, hot_M, hot_R, sum_M, sum_R, near, push, step_M, step_R, reach, slack,
+                    scale, per_omega, kind, next_slot, first_slot, trial, trials, top_class[t], top_score[t],
+                    steal_class[t], steal_score[t],
+                )  # fmt: skip
+
+
+@njit(cache=True)
+def _add_rare(
+    ix: Ints, x: Reals, start: Longs, length: Ints, slot: Ints, M: Floats, R: Floats, sum_M: Floats, sum_R: Floats
+) -> None:
+    """The rare features' part of a row's products with every slot."""
+    sum_M[:] = 0
+    sum_R[:] = 0
+    for i in range(ix.size):
+        j = ix[i]
+        if j >= start.size:
+            continue
+        weight = M.dtype.type(x[i])
+        if sum_R.size > 0:
+            for k in range(start[j], start[j] + length[j]):
+                sum_M[slot[k]] += weight * M[k]
+                sum_R[slot[k]] += weight * R[k]
+        else:
+            for k in range(start[j], start[j] + length[j]):
+                sum_M[slot[k]] += weight * M[k]
+
+
+@njit(cache=True)
+def _hot_part(ix: Ints, x: Reals, hot: Ints, scale: Floats) -> tuple[Ints, Floats]:
+    """(hot features' numbers, values) of a row."""
+    warm, warm_x, n = np.empty(ix.size, np.int32), np.empty(ix.size, scale.dtype), 0
+    for i in range(ix.size):
+        if ix[i] < hot.size and hot[ix[i]] >= 0:
+            warm[n], warm_x[n] = hot[ix[i]], x[i]
+            n += 1
+    return warm[:n], warm_x[:n]
+
+
+@njit(cache=True)
+def _reach(warm_x: Floats, size: int) -> tuple[float, float]:
+    """What a bound adds per step, and per unit of a sum: rounding to 8 bits, and of the float32 sums of ``size`` terms.
+
+    A sum of n float32 terms is off by at most n 2^-24 sum |term|, on either way to the score.
+    """
+    total = 0.0
+    for i in range(warm_x.size):
+        total += abs(warm_x[i])
+    return 0.5 * total * (1 + 1e-4 * size), (size + 8) * EPSILON
+
+
+@njit(cache=True, fastmath=APPROXIMATE)
+def _add_near(near: NDArray[np.int8], warm: Ints, warm_x: Floats, total: Floats) -> None:
+    """total[p] <- sum over hot features h of x_h near[h, p]"""
+    total[:] = 0
+    used, fours = total.size, warm.size // 4 * 4
+    for i in range(0, fours, 4):
+        a, b, c, d = near[warm[i]], near[warm[i + 1]], near[warm[i + 2]], near[warm[i + 3]]
+        u, v = np.float32(warm_x[i]), np.float32(warm_x[i + 1])
+        w, z = np.float32(warm_x[i + 2]), np.float32(warm_x[i + 3])
+        for p in range(used):
+            total[p] += (u * np.float32(a[p]) + v * np.float32(b[p])) + (w * np.float32(c[p]) + z * np.float32(d[p]))
+    for i in range(fours, warm.size):
+        a, u = near[warm[i]], np.float32(warm_x[i])
+        for p in range(used):
+            total[p] += u * np.float32(a[p])
+
+
+@njit(cache=True, fastmath=APPROXIMATE)
+def _bounds(
+    sum_M: Floats, near: Floats, step: Floats, scale: Floats, reach: float, slack: float, kind: NDArray[np.int8],
+    bound: Floats,
+) -> None:  # fmt: skip
+    more, relative = np.float32(reach), np.float32(slack)
+    for p in range(bound.size):
+        size = np.float32(scale[p])
+        rare = size * np.float32(sum_M[p])
+        upper = rare + size * step[p] * (near[p] + more) + relative * abs(rare)
+        bound[p] = upper if kind[p] == ACTIVE else NEVER
+
+
+@njit(cache=True, fastmath=APPROXIMATE)
+def _bounds_both(
+    sum_M: Floats, near: Floats, sum_R: Floats, push: Floats, step_M: Floats, step_R: Floats, scale: Floats,
+    per_omega: float, reach: float, slack: float, kind: NDArray[np.int8], bound: Floats,
+) -> None:  # fmt: skip
+    more, relative, part = np.float32(reach), np.float32(slack), np.float32(per_omega)
+    for p in range(bound.size):
+        size = np.float32(scale[p])
+        rare, other = size * np.float32(sum_M[p]), part * np.float32(sum_R[p])
+        upper = rare + size * step_M[p] * (near[p] + more) + other + part * step_R[p] * (push[p] + more)
+        upper += relative * (abs(rare) + abs(other))
+        bound[p] = upper if kind[p] == ACTIVE else NEVER
+
+
+@njit(cache=True, fastmath=APPROXIMATE)
+def _highest_of_blocks(bound: Floats, highest: Floats) -> None:
+    for b in range(highest.size):
+        most = NEVER
+        for p in range(b * BLOCK, min(b * BLOCK + BLOCK, bound.size)):
+            most = max(most, bound[p])
+        highest[b] = most
+
+
+@njit(cache=True)
+def _complete(
+    warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, cls: Ints, scale: Floats, per_omega: float, most: int,
+    sum_M: Floats, sum_R: Floats, bound: Floats, highest: Floats, top_class: Ints, top_slot: Ints, top_score: Reals,
+) -> bool:  # fmt: skip
+    """Ranks a row; True when more than ``most`` slots would have to be completed, besides the leaders."""
+    depth, found, done = top_class.size, 0, 0
+    leaders = np.empty(depth + min(depth, 8), np.int32)
+    _leaders(bound, highest, leaders)
+    for k in range(leaders.size):
+        if leaders[k] >= 0:
+            score = _score(warm, warm_x, hot_M, hot_R, leaders[k], sum_M, sum_R, scale, per_omega)
+            found = _put_class(cls[leaders[k]], leaders[k], score, found, top_class, top_slot, top_score)
+            bound[leaders[k]] = NEVER
+    least = _last(top_score, found)
+    for b in range(highest.size):
+        if highest[b] < least:
+            continue
+        for p in range(b * BLOCK, min(b * BLOCK + BLOCK, bound.size)):
+            if bound[p] >= least and bound[p] > NEVER:
+                done += 1
+                if done > most:
+                    return True
+                score = _score(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R, scale, per_omega)
+                found = _put_class(cls[p], p, score, found, top_class, top_slot, top_score)
+                least = _last(top_score, found)
+    for at in range(found, depth):
+        top_class[at], top_slot[at], top_score[at] = -1, -1, -np.inf
+    return False
+
+
+@njit(cache=True)
+def _last(top_score: Reals, found: int) -> float:
+    """The score that a slot's bound must reach to matter; bounds are rounded to float32."""
+    if found < top_score.size:
+        return -np.inf
+    return top_score[found - 1] - 4 * EPSILON * abs(top_score[found - 1])
+
+
+@njit(cache=True)
+def _leaders(bound: Floats, highest: Floats, out: Ints) -> None:
+    """The slots of the highest bounds; -1 fills up."""
+    found, least = 0, NEVER
+    for b in range(highest.size):
+        if highest[b] <= least:
+            continue
+        for p in range(b * BLOCK, min(b * BLOCK + BLOCK, bound.size)):
+            if bound[p] <= least:
+                continue
+            at = min(found, out.size - 1)
+            while at > 0 and bound[p] > bound[out[at - 1]]:
+                out[at] = out[at - 1]
+                at -= 1
+            out[at] = p
+            found = min(found + 1, out.size)
+            if found == out.size:
+                least = bound[out[found - 1]]
+    out[found:] = -1
+
+
+@njit(cache=True)
+def _products(
+    warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, p: int, sum_M: Floats, sum_R: Floats
+) -> tuple[Any, Any]:
+    """M_p . x and R_p . x: the hot part added to the rare one, in the same order as `add_hot` adds."""
+    tile, place = p // TILE, p % TILE
+    M, R = sum_M[p], sum_M.dtype.type(0)
+    for i in range(warm.size):
+        M += warm_x[i] * hot_M[tile, warm[i], place]
+    if sum_R.size > 0:
+        R = sum_R[p]
+        for i in range(warm.size):
+            R += warm_x[i] * hot_R[tile, warm[i], place]
+    return M, R
+
+
+@njit(cache=True)
+def _score(
+    warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, p: int, sum_M: Floats, sum_R: Floats, scale: Floats,
+    per_omega: float,
+) -> float:  # fmt: skip
+    M, R = _products(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R)
+    return scale[p] * M + scale.dtype.type(per_omega) * R if sum_R.size > 0 else scale[p] * M
+
+
+@njit(cache=True)
+def _put_class(c: int, p: int, score: float, found: int, top_class: Ints, top_slot: Ints, top_score: Reals) -> int:
+    """Puts slot p's class into the list, once, with its best slot; how many there are then."""
+    for at in range(found):
+        if top_class[at] == c:
+            if not before(score, p, top_score[at], top_slot[at]):
+                return found
+            for later in range(at, found - 1):
+                top_class[later], top_slot[later] = top_class[later + 1], top_slot[later + 1]
+                top_score[later] = top_score[later + 1]
+            return insert_class(c, p, score, found - 1, top_class, top_slot, top_score)
+    return insert_class(c, p, score, found, top_class, top_slot, top_score)
+
+
+@njit(cache=True)
+def _add_all_hot(ix: Ints, x: Reals, hot: Ints, hot_M: Floats, hot_R: Floats, sum_M: Floats, sum_R: Floats) -> None:
+    for low in range(0, sum_M.size, TILE):
+        high = min(low + TILE, sum_M.size)
+        add_hot(ix, x, hot, hot_M[low // TILE], sum_M[low:high])
+        if sum_R.size > 0:
+            add_hot(ix, x, hot, hot_R[low // TILE], sum_R[low:high])
+
+
+@njit(cache=True)
+def _rank_all(
+    kind: NDArray[np.int8], cls: Ints, classes: int, scale: Floats, per_omega: float, sum_M: Floats, sum_R: Floats,
+    top_class: Ints, top_slot: Ints, top_score: Reals,
+) -> None:  # fmt: skip
+    """Ranks a row of which all products are known."""
+    score, best = np.empty(scale.size, scale.dtype), np.full(classes, -1, np.int32)
+    for p in range(score.size):
+        score[p] = scale[p] * sum_M[p]
+        if sum_R.size > 0:
+            score[p] += scale.dtype.type(per_omega) * sum_R[p]
+        if kind[p] == ACTIVE and (best[cls[p]] < 0 or score[p] > score[best[cls[p]]]):
+            best[cls[p]] = p
+    top_of(score, best, top_class, top_slot, top_score)
+
+
+@njit(cache=True)
+def _thieves(
+    own: int, warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, sum_M: Floats, sum_R: Floats, near: Floats,
+    push: Floats, step_M: Floats, step_R: Floats, reach: float, slack: float, scale: Floats, per_omega: float,
+    kind: NDArray[np.int8], next_slot: Ints, first_slot: Ints, trial: Ints, trials: Ints, top_class: Ints,
+    top_score: Reals, steal_class: Ints, steal_score: Reals,
+) -> int:  # fmt: skip
+    """The trials of other classes that score above the best wrong class; how many there are, listed or not."""
+    wrong, found = -np.inf, 0
+    for h in range(top_class.size):
+        if top_class[h] >= 0 and top_class[h] != own:
+            wrong = top_score[h]
+            break
+    for k in range(trials.size):
+        c = trials[k]
+        if c == own:
+            continue
+        rough = reach > 0  # else the sums are complete
+        if rough:
+            value = _upper(trial[c], sum_M, near, step_M, scale[trial[c]], reach, slack)
+            if sum_R.size > 0:
+                value += _upper_correction(first_slot[c], next_slot, kind, sum_R, push, step_R, per_omega, reach, slack)
+            if value <= wrong:
+                continue
+        best, best_score, correction = -1, -np.inf, 0.0
+        p = first_slot[c]
+        while p >= 0:
+            if kind[p] == ACTIVE:
+                score = _score(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R, scale, per_omega)
+                if best < 0 or score > best_score:
+                    best, best_score = p, score
+                    correction = _products(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R)[1]
+            p = next_slot[p]
+        if best >= 0:
+            exact = float(scale[trial[c]] * _products(warm, warm_x, hot_M, hot_R, trial[c], sum_M, sum_R)[0])
+            if sum_R.size > 0:
+                exact += per_omega * correction
+            if exact > wrong:
+                if found < steal_class.size:
+                    steal_class[found], steal_score[found] = c, exact
+                found += 1
+    return found
+
+
+@njit(cache=True)
+def _upper(p: int, total: Floats, near: Floats, step: Floats, scale: float, reach: float, slack: float) -> float:
+    """Upper bound of scale * product of slot p."""
+    return scale * (total[p] + step[p] * (near[p] + reach) + slack * (abs(total[p]) + abs(step[p] * near[p]))) + slack
+
+
+@njit(cache=True)
+def _upper_correction(
+    p: int, next_slot: Ints, kind: NDArray[np.int8], sum_R: Floats, push: Floats, step_R: Floats, per_omega: float,
+    reach: float, slack: float,
+) -> float:  # fmt: skip
+    """Upper bound of the corrections of a class's prototypes, the first of which is in slot p."""
+    highest = -np.inf
+    while p >= 0:
+        if kind[p] == ACTIVE:
+            highest = max(highest, _upper(p, sum_R, push, step_R, per_omega, reach, slack))
+        p = next_slot[p]
+    return highest

@@ -1,0 +1,62 @@
+"""The shortlist answers with the bits of scoring every slot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prototide.core import FastKMeansClassifier
+from prototide.core.engines import indexed
+from tests.core.streams import text_stream
+
+EVERYTHING = 10**9
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, exhaustive_slots: int, seed: int, **parameters: Any) -> tuple[Any, ...]:
+    """What a stream's rows are answered, and the state afterwards; many features are hot."""
+    monkeypatch.setattr(indexed, "EXHAUSTIVE_SLOTS", exhaustive_slots)
+    monkeypatch.setattr(indexed, "HOT_LEAST", 3)
+    monkeypatch.setattr(indexed, "HOT_SHARE", 8)
+    X, y = text_stream(seed, rows=1500, features=60, classes=12)
+    model, seen = FastKMeansClassifier(n_threads=1, **parameters), []
+    for first in range(0, X.shape[0], 150):
+        learned = model.learn(X[first : first + 150], y[first : first + 150], top_k=3)
+        seen.append((learned.labels, learned.scores.tolist(), learned.prototypes.tolist(), learned.top_labels))
+    return seen, model.predict(X).tolist(), {name: array.tobytes() for name, array in model.state()[0].items()}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"lambda_penalty": 0.0, "k_init": 1},
+        {"lambda_penalty": 0.1, "k_init": 1, "update_rows": 7},
+        {"lambda_penalty": 0.1, "k_init": 4, "update_rows": 50},
+        {"lambda_penalty": 0.5, "k_init": 3, "half_life": 200.0},
+        {"lambda_penalty": 0.1, "k_init": 3, "dtype": "float64", "truncation_threshold": 0.05},
+    ],
+)
+def test_a_shortlist_gives_the_bits_of_scoring_all_slots(
+    monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any]
+) -> None:
+    seed = int(np.random.default_rng().integers(1 << 30))
+    everything = answers(monkeypatch, EVERYTHING, seed, **parameters)
+    assert answers(monkeypatch, 0, seed, **parameters) == everything, f"seed {seed}"
+
+
+def test_rows_that_leave_too_many_slots_are_scored_against_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = answers(monkeypatch, EVERYTHING, 3, k_init=2)
+    monkeypatch.setattr(indexed, "SURVIVORS", 0)
+    assert answers(monkeypatch, 0, 3, k_init=2) == everything
+
+
+def test_a_restored_model_makes_the_same_shortlists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexed, "EXHAUSTIVE_SLOTS", 0)
+    monkeypatch.setattr(indexed, "HOT_LEAST", 3)
+    X, y = text_stream(5, rows=1200, features=60, classes=12)
+    model = FastKMeansClassifier(n_threads=1).partial_fit(X, y)
+    restored = FastKMeansClassifier.from_state(*model.state())
+    for one in (model, restored):
+        one.learn(X[:100], y[:100])
+    assert restored.learn(X, y).scores.tolist() == model.learn(X, y).scores.tolist()
