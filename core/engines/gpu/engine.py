@@ -287,7 +287,10 @@ class GpuEngine(Keeping):
         if self.rule.pmi > 0:
             self._total += total[:, 2]
         order = np.argsort(plan.row, kind="stable")
-        _count_losses(outcome.loss.cpu().numpy().astype(np.float64)[order], weight[plan.row[order]], self._scalars)
+        loss = outcome.loss.cpu().numpy().astype(np.float64)[order]
+        if self.rule.correction == 0:  # nothing learns from it
+            loss[:] = -1
+        _count_losses(loss, weight[plan.row[order]], self._scalars)
 
     def _inform(self, group: Group, replayed: births.Replayed) -> None:
         """The mutual information, anew, of every entry that an active prototype attracted in the group; R follows.

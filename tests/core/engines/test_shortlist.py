@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, exhaustive_slots: int, seed: int, *
     monkeypatch.setattr(indexed, "EXHAUSTIVE_SLOTS", exhaustive_slots)
     monkeypatch.setattr(indexed, "HOT_LEAST", 3)
     monkeypatch.setattr(indexed, "HOT_SHARE", 8)
-    X, y = text_stream(seed, rows=1500, features=60, classes=12)
+    X, y = text_stream(seed, rows=2400, features=60, classes=12)
     model, seen = FastKMeansClassifier(n_threads=1, **parameters), []
     for first in range(0, X.shape[0], 150):
         learned = model.learn(X[first : first + 150], y[first : first + 150], top_k=3)
@@ -60,3 +61,31 @@ def test_a_restored_model_makes_the_same_shortlists(monkeypatch: pytest.MonkeyPa
     for one in (model, restored):
         one.learn(X[:100], y[:100])
     assert restored.learn(X, y).scores.tolist() == model.learn(X, y).scores.tolist()
+
+
+def test_a_bound_follows_what_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A correction fades by half_life and the centre does not: bounds of old corrections would miss class 0."""
+    monkeypatch.setattr(indexed, "HOT_LEAST", 3)
+    monkeypatch.setattr(indexed, "HOT_SHARE", 8)
+
+    def row(shared: Sequence[float], own: int, value: float) -> list[float]:
+        values = [*shared, *[0.0] * 60]
+        values[own] = value
+        return values
+
+    model = FastKMeansClassifier(half_life=50.0, lambda_penalty=1.0, k_init=1, n_threads=1)
+    others = range(10, 30)
+    model.learn([row([0.1] * 4, k, 1.0) for k in others] * 55, [*others] * 55)  # the shared features become hot
+    for number, signs in enumerate([(1, -1, 0, 0), (0, 0, 1, -1), (1, 1, -1, -1)]):
+        model.learn([row(signs, 4, 0.0)] * 3, [100 + number] * 3)  # high bounds, score 0
+    asked = row([1.0] * 4, 4, 0.0)
+    model.learn([asked] * 3, [0] * 3)
+    model.learn([row([1.0] * 4, 4, 0.5)] * 30, [1] * 30)  # pushes class 0 down
+    found = []
+    for _ in range(20):
+        model.learn([row([0.0] * 4, k, 1.0) for k in others], others)
+        for slots in (EVERYTHING, 0):
+            monkeypatch.setattr(indexed, "EXHAUSTIVE_SLOTS", slots)
+            found.append(int(model.predict([asked])[0]))
+    assert found[::2] == found[1::2]
+    assert set(found) == {0, 1}
