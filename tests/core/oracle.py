@@ -232,7 +232,7 @@ class Oracle:
             self.total = self.total + np.abs(x)
             self.rows += 1
             self.loss_rows += 1
-            if loss is not None:
+            if loss is not None and self.rule.correction > 0:
                 self.mean_loss += (loss * loss - self.mean_loss) * max(0.001, 1 / self.loss_rows)
         if self.rule.pmi > 0:
             for prototype, x in attracted:

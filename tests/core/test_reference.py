@@ -90,16 +90,19 @@ def test_learns_and_predicts_what_the_specification_does(engine: str, precise: M
 
 
 def _assert_same_inside(ours: Any, theirs: Any) -> None:
-    active = np.flatnonzero(theirs.kind == 1)
-    omega = theirs.S[0]
-    mine = prototypes(ours)
+    omega, active = theirs.S[0], np.flatnonzero(theirs.kind == 1)
+    # by class and weight: the indexed engine gives a discarded trial's slot away only after the next maintenance
+    active = active[np.lexsort([(theirs.q[active] / omega**2).round(6), theirs.n[active].round(6), theirs.cls[active]])]
+    numbers = {name: number for number, name in enumerate(theirs.names)}
+    mine = sorted(prototypes(ours), key=lambda p: (numbers[p.label], round(p.mass * omega, 6), round(p.square, 6)))
     assert [p.label for p in mine] == [theirs.names[c] for c in theirs.cls[active]]
     np.testing.assert_allclose([p.mass for p in mine], theirs.n[active] / omega, rtol=1e-9)
     np.testing.assert_allclose([p.square for p in mine], theirs.q[active] / omega**2, rtol=1e-7)
     np.testing.assert_allclose([p.centre for p in mine], theirs.M[:, active].T / omega, rtol=1e-8, atol=1e-11)
     np.testing.assert_allclose([p.correction for p in mine], theirs.R[:, active].T / omega, rtol=1e-8, atol=1e-11)
     common = shared(ours)
-    np.testing.assert_allclose(common.mean_loss, theirs.S[2], rtol=1e-9)
+    if ours.lambda_penalty > 0:  # else nothing learns from it, and none is kept
+        np.testing.assert_allclose(common.mean_loss, theirs.S[2], rtol=1e-9)
     np.testing.assert_allclose(common.rows, theirs.S[1] / omega, rtol=1e-9)
     np.testing.assert_allclose(common.violation, theirs.G / omega, rtol=1e-8, atol=1e-11)
     if ours.idf:
@@ -167,7 +170,8 @@ def test_predicts_what_was_recorded_of_the_specification(make_classifier: MakeCl
     ours = make_classifier(**classifier_parameters(problem))
     assert replay(problem, ours.predict, ours.fit_batch) == recorded["predictions"]
     np.testing.assert_allclose([p.mass for p in prototypes(ours)], recorded["masses"], rtol=1e-3)
-    np.testing.assert_allclose(shared(ours).mean_loss, recorded["mean_loss"], rtol=1e-3)
+    if ours.lambda_penalty > 0:
+        np.testing.assert_allclose(shared(ours).mean_loss, recorded["mean_loss"], rtol=1e-3)
 
 
 def test_recorded_results_are_there() -> None:
