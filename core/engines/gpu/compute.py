@@ -1,4 +1,4 @@
-"""What computes the large things: torch alone, or Triton's kernels where there is Triton."""
+"""What computes the large things: torch alone, or our kernels on CUDA where there is Triton."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from prototide.core.engines.gpu import learning, scoring
+from prototide.core.engines.gpu import learning, nvrtc, scoring
 from prototide.core.engines.gpu.group import Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
@@ -78,7 +78,8 @@ class TorchCompute:
 
 def compute_for(device: torch.device, real: torch.dtype) -> Compute:
     """The kernels where they run; float64 is torch's."""
-    if real != torch.float32 or device.type not in ("cuda", "xpu") or find_spec("triton") is None:
+    kernels = find_spec("triton") is not None and nvrtc.available()
+    if real != torch.float32 or device.type != "cuda" or not kernels:
         return TorchCompute()
     from prototide.core.engines.gpu.triton_compute import TritonCompute
 

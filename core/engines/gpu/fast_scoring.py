@@ -1,123 +1,113 @@
-"""Scoring by the kernels: rows in chunks, each chunk's scores in one buffer that is reused.
+"""Scoring on a device: rows in chunks, each chunk's scores in a buffer that is reused.
 
-rare features   lists are added up in the buffer, in whole numbers (`kernels.scatter_rare`)
-hot features    a dense product on top, and the best slot of each tile at once (`kernels.score_tile`)
-the best        of the tiles, or with deeper rankings of the buffer's scores (`kernels.select`)
+hot features    a dense product, on the tensor cores (torch's)
+rare features   lists, added up in shared memory, where the best classes are found as well (`rank_rows`)
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
-import triton
 from torch import Tensor
 
 from prototide.core.engines.gpu import kernels, scoring
 from prototide.core.engines.gpu.entries import Entries, keys_of
+from prototide.core.engines.gpu.rank_rows import parts, rank_rows
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, Roster
-from prototide.core.engines.gpu.sums import ranges, sums_by
+from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
 from prototide.core.engines.gpu.vector_layout import SLOTS_AT_ONCE
 from prototide.core.engines.gpu.vectors import Vectors
 from prototide.core.engines.tables import Rule
 
-BM, BN, BK = 128, 256, 64
-SELECT_BLOCK = 4096
+PRODUCT_SCORES = 1 << 24  # of one product: still in the cache when they are read
 
 
-class FastScorer:
-    """Scores rows against `Vectors`. ``buffer_scores``: size of the buffer."""
+def rows_at_once(vectors: Vectors, rows: int) -> int:
+    """Rows of one call: there is room for the scores of all of them."""
+    return max(1, min(SLOTS_AT_ONCE // vectors.cls.numel(), rows))
 
-    def __init__(self, device: torch.device, buffer_scores: int = SLOTS_AT_ONCE) -> None:
-        self.device, self._size = device, buffer_scores
-        self._buffer = torch.zeros(0, dtype=torch.int32, device=device)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffer."""
-        return 4 * self._buffer.numel()
+def scores(rows: DeviceRows, x: Tensor, vectors: Vectors) -> Tensor:
+    """(n, width) scores of all slots."""
+    found = x.new_empty(rows.count, vectors.cls.numel())
+    _rank(rows, x, vectors, 0, torch.arange(rows.count, dtype=torch.int32, device=x.device), found)
+    return found
 
-    def chunk(self, vectors: Vectors, rows: int) -> int:
-        """Rows whose scores fit into the buffer, in whole tiles."""
-        return max(BM, min(self._size // vectors.bench.numel() // BM * BM, triton.cdiv(rows, BM) * BM))
 
-    def scores(self, rows: DeviceRows, x: Tensor, vectors: Vectors) -> Tensor:
-        """(n, width) scores of all slots, a view of the buffer: good until the next call."""
-        self._run(rows, x, vectors, top=False)
-        return self._view(rows.count, vectors).view(torch.float32)
+def rank(rows: DeviceRows, x: Tensor, vectors: Vectors, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Classes, slots and scores of the best classes, each (n, depth)."""
+    nothing = torch.full((rows.count,), -1, dtype=torch.int32, device=x.device)
+    return _rank(rows, x, vectors, depth, nothing, x.new_empty(0, vectors.cls.numel()))
 
-    def best(self, rows: DeviceRows, x: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
-        """(n,) score and slot of the best active slot, the lowest on a tie; -inf and -1 for none."""
-        score, slot = self._run(rows, x, vectors, top=True)
-        best = score.amax(1)
-        lowest = torch.where(score == best[:, None], slot, 2**31 - 1).amin(1)
-        return best, torch.where(best > -torch.inf, lowest, -1)
 
-    def rank(self, rows: DeviceRows, x: Tensor, vectors: Vectors, depth: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Classes, slots and scores of the best classes, each (n, depth)."""
-        if depth == 1:
-            score, slot = (found[:, None] for found in self.best(rows, x, vectors))
-        else:
-            score, slot = self._select(self.scores(rows, x, vectors), None, vectors, depth)
-        return torch.where(slot >= 0, vectors.cls[slot.clamp(min=0).long()], -1), slot, score
+def _rank(
+    rows: DeviceRows, x: Tensor, vectors: Vectors, depth: int, kept: Tensor, into: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`rank`; ``kept``: (n,) int32, which row of ``into`` (m, width) takes a row's scores of all slots, -1 for none."""
+    n, width = rows.count, vectors.cls.numel()
+    columns = depth * parts(width)[0]
+    score = torch.empty(n, columns, dtype=torch.float32, device=x.device)
+    slot = torch.empty(n, columns, dtype=torch.int32, device=x.device)
+    X, size = spread(rows, x, vectors), max(1, PRODUCT_SCORES // width)
+    product = x.new_empty(min(size, n), width)
+    for first in range(0, n, size):
+        hot = product[: min(size, n - first)]
+        multiply(X[first : first + size], vectors.dense, hot)
+        rank_rows(rows, x, first, hot, vectors, depth, kept, into, score, slot)
+    if columns > depth:
+        score, slot = _best_of_parts(score, slot, vectors.cls, depth)
+    return torch.where(slot >= 0, vectors.cls[slot.clamp(min=0).long()], -1), slot, score
 
-    def _view(self, n: int, vectors: Vectors) -> Tensor:
-        width = vectors.bench.numel()
-        if self._buffer.numel() < n * width:
-            self._buffer = torch.empty(n * width, dtype=torch.int32, device=self.device)
-        return self._buffer[: n * width].view(n, width)
 
-    def _run(self, rows: DeviceRows, x: Tensor, vectors: Vectors, *, top: bool) -> tuple[Tensor, Tensor]:
-        n, width, hot = rows.count, vectors.bench.numel(), vectors.hot.numel()
-        stored = vectors.dense.dtype
-        split = stored in (torch.bfloat16, torch.float16)
-        sums = self._view(n, vectors).zero_()
-        X = torch.zeros(n, hot * (2 if split else 1), dtype=stored, device=self.device)
-        longest = math.sqrt(int((rows.ends[1:] - rows.ends[:-1]).max(initial=1)))
-        unit = torch.exp2(29 - torch.ceil(torch.log2((vectors.largest * longest).clamp(min=1e-30))))
-        tiles = width // BN
-        score = torch.empty((n, tiles) if top else (0, 0), dtype=torch.float32, device=self.device)
-        slot = torch.empty_like(score, dtype=torch.int32)
-        if not n:
-            return score, slot
-        kernels.scatter_rare[(n,)](
-            rows.indptr, rows.indices, x, vectors.hot_of.numel(), vectors.hot_of, vectors.begin, vectors.slot,
-            vectors.value, unit, sums, X, width, X.shape[1], hot, SPLIT=split, BLOCK=128, num_warps=1,
+def spread(rows: DeviceRows, x: Tensor, vectors: Vectors) -> Tensor:
+    """(n, COPIES H) float16: the hot features of the rows, as `Vectors.dense` asks for them."""
+    copies = vectors.dense.shape[0] // vectors.hot.numel()
+    X = torch.zeros(rows.count, vectors.dense.shape[0], dtype=torch.float16, device=x.device)
+    if rows.count:
+        kernels.spread_hot[(rows.count,)](
+            rows.indptr, rows.indices, x, vectors.hot_of.numel(), vectors.hot_of, X, vectors.hot.numel(),
+            COPIES=copies, BLOCK=128, num_warps=1,
         )  # fmt: skip
-        kernels.score_tile[(triton.cdiv(n, BM) * tiles,)](
-            X, vectors.dense, sums, unit, vectors.bench, score, slot, n, width, width, X.shape[1], hot, tiles,
-            TOP=top, PRECISION="tf32x3" if stored == torch.float32 else "ieee", BM=BM, BN=BN,
-            BK=32 if stored == torch.float32 else BK, num_warps=8, num_stages=3,
-        )  # fmt: skip
-        return score, slot
+    return X
 
-    def _select(self, score: Tensor, slot: Tensor | None, vectors: Vectors, depth: int) -> tuple[Tensor, Tensor]:
-        """Score and slot of the ``depth`` best classes of each row, in as many rounds as one block asks for."""
-        n, K = score.shape
-        blocks = max(1, triton.cdiv(K, SELECT_BLOCK))
-        best = torch.empty(n, blocks * depth, dtype=torch.float32, device=self.device)
-        which = torch.empty(n, blocks * depth, dtype=torch.int32, device=self.device)
-        if n:
-            block = min(SELECT_BLOCK, triton.next_power_of_2(K))
-            kernels.select[(n, blocks)](
-                score, which if slot is None else slot, vectors.cls, vectors.bench, best, which, K, score.stride(0),
-                blocks * depth, GIVEN=slot is not None, DEPTH=depth, BLOCK=block,
-            )  # fmt: skip
-        return (best, which) if blocks == 1 else self._select(best, which, vectors, depth)
 
-    def freeze(
-        self, rows: DeviceRows, x: Tensor, vectors: Vectors, entries: Entries, roster: Roster, omega: float, rule: Rule,
-        own: Tensor, asked: Tensor, depth: int,
-    ) -> Frozen:  # fmt: skip
-        """What `scoring.freeze` gives."""
-        score = self.scores(rows, x, vectors)
-        best, slot = self._select(score, None, vectors, depth)
-        top_class = torch.where(slot >= 0, vectors.cls[slot.clamp(min=0).long()], -1).long()
-        best = best.to(own.device, torch.float64)
-        probed, _ = scoring.best_slots(score[asked][:, : roster.used].double(), roster)
-        stolen = _steals(rows, x, score, entries, roster, omega, rule, own, scoring.best_wrong(top_class, best, own))
-        return Frozen(top_class, slot.long(), best, probed, *stolen)
+def multiply(X: Tensor, dense: Tensor, product: Tensor) -> None:
+    """product <- X dense: float16 factors, float32 sums."""
+    if X.is_cuda:
+        torch.mm(X, dense, out_dtype=torch.float32, out=product)
+    else:
+        torch.mm(X.float(), dense.float(), out=product)
+
+
+def _best_of_parts(score: Tensor, slot: Tensor, cls: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """The ``depth`` best classes among candidates (n, m) that may name a class several times; ties: lowest slot."""
+    candidate = torch.where(slot >= 0, cls[slot.clamp(min=0).long()], -1)
+    best, which = [], []
+    for _ in range(depth):
+        best.append(score.amax(1))
+        lowest = torch.where((score == best[-1][:, None]) & (slot >= 0), slot, 2**31 - 1).amin(1)
+        which.append(torch.where(best[-1] > -torch.inf, lowest, -1))
+        won = cls[which[-1].clamp(min=0).long()]
+        score = torch.where(candidate == won[:, None], -torch.inf, score)
+    return torch.stack(best, 1), torch.stack(which, 1)
+
+
+def freeze(
+    rows: DeviceRows, x: Tensor, vectors: Vectors, entries: Entries, roster: Roster, omega: float, rule: Rule,
+    own: Tensor, asked: Tensor, depth: int,
+) -> Frozen:  # fmt: skip
+    """What `scoring.freeze` gives. All scores of a row are kept if it is asked for, or if there are trials."""
+    if roster.trials.numel():
+        asked_at, kept = asked, torch.arange(rows.count, dtype=torch.int32, device=x.device)
+    else:
+        asked_at = torch.arange(asked.numel(), dtype=torch.int32, device=x.device)
+        kept = torch.full((rows.count,), -1, dtype=torch.int32, device=x.device).index_copy_(0, asked, asked_at)
+    score = x.new_empty(rows.count if roster.trials.numel() else asked.numel(), vectors.cls.numel())
+    top_class, slot, best = _rank(rows, x, vectors, depth, kept, score)
+    top_class, best = top_class.long(), best.to(wide_type(x.device))
+    probed, _ = scoring.best_slots(score[asked_at.long()][:, : roster.used], roster)
+    stolen = _steals(rows, x, score, entries, roster, omega, rule, own, scoring.best_wrong(top_class, best, own))
+    return Frozen(top_class, slot.long(), best, probed, *stolen)
 
 
 def _steals(
@@ -125,9 +115,8 @@ def _steals(
     own: Tensor, wrong: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Rows, classes and scores of trials above a row's best wrong class: tau cos(x, M_trial) + R_best . x / omega."""
-    none = own.new_zeros(0)
     if not roster.trials.numel():
-        return none, none, none.to(wrong.dtype)
+        return own.new_zeros(0), own.new_zeros(0), wrong.new_zeros(0)
     cls = roster.cls[roster.trials]
     alone = score[:, roster.trials].to(wrong.dtype)  # a trial has no corrections
     played = torch.nn.functional.pad(score[:, : roster.used], (0, 1), value=-torch.inf)[:, roster.members[cls]]

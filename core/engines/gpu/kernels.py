@@ -1,6 +1,6 @@
 """Triton kernels. Each has a torch reference that computes the same: `scoring`, `learning` and `vectors`.
 
-Names: n rows, K slots, H hot features; a row's non-zeros are indices[indptr[t]:indptr[t + 1]] and x beside them.
+Names: H hot features; a row's non-zeros are indices[indptr[t]:indptr[t + 1]] and x beside them.
 """
 
 from __future__ import annotations
@@ -33,125 +33,66 @@ def unit_rows(indptr, indices, data, idf, x, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def pack(key, M, R, scale, slot, value, entries, omega, BLOCK: tl.constexpr):
-    """value <- scale[slot] M + R / omega in the format that scores. Reference: `vectors.packed`."""
+def pack(key, M, R, scale, slot, value, largest, entries, omega, BLOCK: tl.constexpr):
+    """value <- scale[slot] M + R / omega in the format that scores. Reference: `vectors.packed`.
+
+    ``largest`` becomes the bits of the largest |value|.
+    """
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < entries
     p = (tl.load(key + i, mask=inside, other=0) & 0xFFFFFFFF).to(tl.int32)
-    vector = tl.load(M + i, mask=inside) * tl.load(scale + p, mask=inside)
-    vector += tl.load(R + i, mask=inside) / tl.load(omega)
+    vector = tl.load(M + i, mask=inside, other=0.0) * tl.load(scale + p, mask=inside, other=0.0)
+    vector += tl.load(R + i, mask=inside, other=0.0) / tl.load(omega)
+    stored = vector.to(value.dtype.element_ty)
     tl.store(slot + i, p, mask=inside)
-    tl.store(value + i, vector.to(value.dtype.element_ty), mask=inside)
+    tl.store(value + i, stored, mask=inside)
+    tl.atomic_max(largest, tl.max(tl.abs(stored.to(tl.float32)), 0).to(tl.int32, bitcast=True), sem="relaxed")
 
 
 @triton.jit
-def fill_hot(hot, begin, slot, value, dense, width, BLOCK: tl.constexpr):
-    """dense[h, slot] <- value over the entries of the h-th hot feature. Reference: `vectors.dense_of`."""
+def fill_hot(hot, begin, slot, value, exponent, dense, width, H, COPIES: tl.constexpr, BLOCK: tl.constexpr):
+    """dense[h, slot] <- value of the h-th hot feature's entries, scaled. Reference: `vectors.dense_of`."""
     h = tl.program_id(0)
     j = tl.load(hot + h)
+    scale = ((14 + 127 - tl.load(exponent)) << 23).to(tl.float32, bitcast=True)
     if j >= 0:
         first, last = tl.load(begin + j), tl.load(begin + j + 1)
         for o in range(first, last, BLOCK):
             i = o + tl.arange(0, BLOCK)
             inside = i < last
-            p = tl.load(slot + i, mask=inside, other=0)
-            tl.store(dense + h.to(tl.int64) * width + p, tl.load(value + i, mask=inside), mask=inside)
+            at = dense + h.to(tl.int64) * width + tl.load(slot + i, mask=inside, other=0)
+            exact = tl.load(value + i, mask=inside, other=0.0).to(tl.float32) * scale
+            large = exact.to(tl.float16)
+            tl.store(at, large, mask=inside)
+            if COPIES == 2:
+                tl.store(at + H * width, large, mask=inside)
+            if COPIES == 3:
+                tl.store(at + H * width, (exact - large.to(tl.float32)).to(tl.float16), mask=inside)
+                tl.store(at + 2 * H * width, large, mask=inside)
 
 
 @triton.jit
-def scatter_rare(
-    indptr, indices, x, features, hot_of, begin, slot, value, unit, sums, X, width, X_width, H,
-    SPLIT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Rare features: sums[t, slot] += x value, in whole multiples of 1 / unit, so that the order does not matter.
+def spread_hot(indptr, indices, x, features, hot_of, X, H, COPIES: tl.constexpr, BLOCK: tl.constexpr):
+    """X[t, h] <- x of the hot features, scaled; X: zeros. One program a row. Reference: `fast_scoring.spread`.
 
-    Hot features: X[t, h] <- x; with SPLIT what rounding left of it in X[t, H + h]. One program a row. sums, X: zeros.
+    COPIES: 2: the large and the small half of x; 3: the large half twice, and the small half.
     """
     t = tl.program_id(0).to(tl.int64)
-    one = tl.load(unit)
-    for i in range(tl.load(indptr + t), tl.load(indptr + t + 1)):
-        j, v = tl.load(indices + i), tl.load(x + i)
-        if j < features:
-            h = tl.load(hot_of + j)
-            if h >= 0:
-                high = v.to(X.dtype.element_ty)
-                tl.store(X + t * X_width + h, high)
-                if SPLIT:
-                    tl.store(X + t * X_width + H + h, (v - high.to(tl.float32)).to(X.dtype.element_ty))
-            else:
-                last = tl.load(begin + j + 1)
-                for o in range(tl.load(begin + j), last, BLOCK):
-                    e = o + tl.arange(0, BLOCK)
-                    inside = e < last
-                    p = tl.load(slot + e, mask=inside, other=0)
-                    part = tl.load(value + e, mask=inside, other=0.0).to(tl.float32) * (v * one)
-                    whole = tl.floor(part + 0.5).to(tl.int32)
-                    tl.atomic_add(sums + t * width + p, whole, mask=inside, sem="relaxed")
-
-
-@triton.jit
-def score_tile(
-    X, dense, sums, unit, bench, best_score, best_slot, n, K, width, X_width, H, tiles,
-    TOP: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
-    """Scores of a tile of rows x slots: the hot features' product plus the rare ones' sums.
-
-    TOP: the tile's best slot of each row, the lowest on a tie; else the scores, where the sums were. ``bench``: 0 for
-    slots that play, -inf for others. Reference: `scoring.slot_scores`.
-    """
-    row_tiles = tl.cdiv(n, BM)
-    tile = tl.program_id(0) // row_tiles
-    rows = (tl.program_id(0) % row_tiles) * BM + tl.arange(0, BM)
-    slots = tile * BN + tl.arange(0, BN)
-    depth = tl.arange(0, BK)
-    there = rows < n
-    x_at = X + rows.to(tl.int64)[:, None] * X_width + depth[None, :]
-    total = tl.zeros([BM, BN], tl.float32)
-    for k in range(0, X_width, BK):
-        a = tl.load(x_at + k, mask=there[:, None], other=0.0)
-        b = tl.load(dense + ((k % H) + depth).to(tl.int64)[:, None] * width + slots[None, :])
-        total = tl.dot(a, b, total, input_precision=PRECISION)
-    at = sums + rows.to(tl.int64)[:, None] * width + slots[None, :]
-    total += tl.load(at, mask=there[:, None], other=0).to(tl.float32) * (1.0 / tl.load(unit))
-    if TOP:
-        total += tl.load(bench + slots)[None, :]
-        best = tl.max(total, 1)
-        lowest = tl.min(tl.where(total == best[:, None], slots[None, :], K), 1)
-        tl.store(best_score + rows.to(tl.int64) * tiles + tile, best, mask=there)
-        tl.store(best_slot + rows.to(tl.int64) * tiles + tile, lowest, mask=there)
-    else:
-        tl.store(at, total.to(tl.int32, bitcast=True), mask=there[:, None])
-
-
-@triton.jit
-def select(
-    score, slot, cls, bench, out_score, out_slot, K, width, out_width,
-    GIVEN: tl.constexpr, DEPTH: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The DEPTH best classes of a row among BLOCK candidates, each by its best slot; equal scores: lowest slot first.
-
-    Candidates: the slots of a block, or with GIVEN those listed beside the scores. Reference: `scoring.rank_classes`.
-    """
-    t, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    i = block * BLOCK + tl.arange(0, BLOCK)
-    inside = i < K
-    value = tl.load(score + t * width + i, mask=inside, other=MINUS_INFINITY)
-    if GIVEN:
-        p = tl.load(slot + t * width + i, mask=inside, other=-1)
-        value = tl.where(p >= 0, value, MINUS_INFINITY)
-        p = tl.where(p >= 0, p, 0)
-    else:
-        p = i
-        value += tl.load(bench + i, mask=inside, other=MINUS_INFINITY)
-    c = tl.load(cls + p, mask=inside, other=-1)
-    for d in range(DEPTH):
-        best = tl.max(value, 0)
-        lowest = tl.min(tl.where((value == best) & inside, p, 2147483647), 0)
-        found = best > MINUS_INFINITY
-        tl.store(out_score + t * out_width + block * DEPTH + d, best)
-        tl.store(out_slot + t * out_width + block * DEPTH + d, tl.where(found, lowest, -1))
-        winner = tl.load(cls + tl.where(found, lowest, 0))
-        value = tl.where(c == winner, MINUS_INFINITY, value)
+    end = tl.load(indptr + t + 1)
+    for o in range(tl.load(indptr + t), end, BLOCK):
+        i = o + tl.arange(0, BLOCK)
+        j = tl.load(indices + i, mask=i < end, other=features)
+        h = tl.load(hot_of + j, mask=j < features, other=-1)
+        exact = tl.load(x + i, mask=h >= 0, other=0.0) * 16384.0
+        large = exact.to(tl.float16)
+        small = (exact - large.to(tl.float32)).to(tl.float16)
+        at = X + t * COPIES * H + h
+        tl.store(at, large, mask=h >= 0)
+        if COPIES == 2:
+            tl.store(at + H, small, mask=h >= 0)
+        if COPIES == 3:
+            tl.store(at + H, large, mask=h >= 0)
+            tl.store(at + 2 * H, small, mask=h >= 0)
 
 
 @triton.jit

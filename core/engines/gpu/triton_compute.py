@@ -1,4 +1,4 @@
-"""Triton's kernels as a `compute.Compute`."""
+"""The kernels as a `compute.Compute`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from prototide.core.engines.gpu import fast_learning, kernels, scoring
-from prototide.core.engines.gpu.fast_scoring import FastScorer
+from prototide.core.engines.gpu import fast_learning, fast_scoring, kernels, scoring
 from prototide.core.engines.gpu.group import Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
@@ -40,14 +39,13 @@ class TritonCompute:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._scorer = FastScorer(device)
         self._vectors: Vectors | None = None
         self._hot: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of vectors and buffer."""
-        return self._scorer.nbytes + (self._vectors.nbytes if self._vectors is not None else 0)
+        """Bytes of the vectors."""
+        return self._vectors.nbytes if self._vectors is not None else 0
 
     def forget(self, *, structure: bool) -> None:
         """The model has changed."""
@@ -64,8 +62,8 @@ class TritonCompute:
 
     @_there
     def rows_at_once(self, view: View, rows: int) -> int:
-        """Bounded by the buffer of scores."""
-        return self._scorer.chunk(self.vectors(view), rows)
+        """Bounded by the scores."""
+        return fast_scoring.rows_at_once(self.vectors(view), rows)
 
     @_there
     def unit_rows(self, rows: DeviceRows, idf: Tensor | None, real: torch.dtype) -> Tensor:
@@ -82,18 +80,18 @@ class TritonCompute:
     @_there
     def rank(self, rows: DeviceRows, x: Tensor, view: View, depth: int) -> tuple[Tensor, Tensor, Tensor]:
         """Classes, slots and scores of the best classes, each (n, depth)."""
-        return self._scorer.rank(rows, x, self.vectors(view), depth)
+        return fast_scoring.rank(rows, x, self.vectors(view), depth)
 
     @_there
     def class_scores(self, rows: DeviceRows, x: Tensor, view: View) -> Tensor:
         """(n, classes)"""
-        score = self._scorer.scores(rows, x, self.vectors(view))[:, : view.roster.used]
+        score = fast_scoring.scores(rows, x, self.vectors(view))[:, : view.roster.used]
         return scoring.best_slots(score, view.roster)[0]
 
     @_there
     def freeze(self, rows: DeviceRows, x: Tensor, view: View, own: Tensor, asked: Tensor, depth: int) -> Frozen:
         """See `scoring.freeze`."""
-        return self._scorer.freeze(
+        return fast_scoring.freeze(
             rows, x, self.vectors(view), view.entries, view.roster, view.omega, view.rule, own, asked, depth
         )
 
