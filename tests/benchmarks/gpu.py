@@ -23,6 +23,7 @@ import scipy.sparse as sp
 import torch
 
 from prototide.core import FastKMeansClassifier
+from prototide.core.engines.gpu import fast_scoring
 from prototide.core.engines.gpu.engine import GpuEngine
 from prototide.core.engines.gpu.entries import Entries
 from prototide.core.engines.gpu.rows import DeviceRows, upload
@@ -158,7 +159,8 @@ def exactness(engine: GpuEngine, rows: DeviceRows) -> Figures:
     double = Entries(torch.float64, engine.device)
     double.key, double.M, double.R = view.entries.key, view.entries.M.double(), view.entries.R.double()
     exact = view.rule._replace(mantissa_bits=52)
-    found = engine._compute._scorer.scores(part, x, engine._compute.vectors(view))[:, : view.roster.used]  # type: ignore[attr-defined]
+    vectors = engine._compute.vectors(view)  # type: ignore[attr-defined]
+    found = fast_scoring.scores(part, x, vectors)[:, : view.roster.used]
     worst, agree = 0.0, 0
     for first in range(0, part.count, 256):
         some = part.part(first, first + 256)

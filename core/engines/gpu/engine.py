@@ -24,7 +24,7 @@ from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
 from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload, uploads
 from prototide.core.engines.gpu.scoring import Frozen, Roster, View
-from prototide.core.engines.gpu.sums import ranges, sums_by
+from prototide.core.engines.gpu.sums import ranges, squares_by, sums_by
 from prototide.core.engines.movement import Journey
 from prototide.core.engines.plain import Ranking, Step, _Probed
 from prototide.core.engines.tables import (
@@ -138,9 +138,10 @@ class GpuEngine(Keeping):
             self._counters[BORN] += 1
         there = upload(rows, self.device, self._real)
         row = there.row
-        M = self._unit_there(there) * to_device(weight, self.device)[row].to(self._real)
+        x, mass = self._unit_there(there), to_device(weight, self.device).to(self._wide)
+        M = (x * mass[row]).to(self._real)
         self._store.add(keys_of(there.indices, to_device(free, self.device)[row]), columns(M))
-        self._slots.square[free] = sums_by(M.to(self._wide) ** 2, row, rows.count).cpu().numpy()
+        self._slots.square[free] = squares_by(M, row, mass * mass).cpu().numpy()
         self._slots.mass[free] = weight
         self._changed(structure=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prototide.core.engines.gpu.sums import sums_by
+from prototide.core.engines.gpu.sums import alike_sums
 
 SLOT_BITS = 32
 SLOT_MASK = (1 << SLOT_BITS) - 1
@@ -80,7 +80,7 @@ class Entries:
         if not keys.numel():
             return
         unique, inverse = torch.unique(keys, return_inverse=True)
-        added = sums_by(values[:, : len(self.values)], inverse, unique.numel()).to(self.M.dtype)
+        added = alike_sums(values[:, : len(self.values)], inverse, unique.numel()).to(self.M.dtype)
         at = self.find(unique)
         known = at >= 0
         for mine, more in zip(self.values, added.unbind(1), strict=True):

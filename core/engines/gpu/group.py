@@ -17,7 +17,7 @@ from torch import Tensor
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, Entries, keys_of
 from prototide.core.engines.gpu.rows import DeviceRows, to_device
 from prototide.core.engines.gpu.scoring import Frozen, best_wrong
-from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
+from prototide.core.engines.gpu.sums import ranges, wide_type
 from prototide.core.engines.tables import Classes, Longs, Reals, Rule, Slots
 
 NONE, NEW_CLASS, TRIAL_BORN, PROMOTED, DISCARDED = 0, 1, 2, 3, 4  # what a row can make happen to a slot of its class
@@ -177,9 +177,3 @@ def _at(table: Tensor, position: Tensor) -> Tensor:
     if not table.numel():
         return torch.zeros(position.shape, dtype=table.dtype, device=table.device)
     return torch.where(position >= 0, table[position.clamp(min=0)], 0)
-
-
-def row_sums(values: Tensor, group: Group) -> Tensor:
-    """(rows, ...) sums over each row's non-zeros."""
-    row = torch.repeat_interleave(torch.arange(group.row.numel(), device=values.device), torch.diff(group.indptr))
-    return sums_by(values, row, group.row.numel())

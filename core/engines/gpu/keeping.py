@@ -147,7 +147,7 @@ class Keeping(PlainEngine):
 
     def _exact_norms(self, touched: Flags) -> None:
         slots = self._slots
-        exact = maintenance.square_norms(self._store, slots.kind.size).cpu().numpy()
+        exact = maintenance.square_norms(self._store, slots.square)
         np.copyto(slots.square, exact, where=(slots.kind != FREE) & touched[slots.cls])
 
     def _merge_threshold(self) -> tuple[float, Flags]:

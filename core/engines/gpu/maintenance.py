@@ -12,16 +12,16 @@ from torch import Tensor
 from prototide.core.engines.gpu.births import vacate
 from prototide.core.engines.gpu.entries import Entries, columns, keys_of
 from prototide.core.engines.gpu.rows import to_device
-from prototide.core.engines.gpu.sums import sums_by
+from prototide.core.engines.gpu.sums import alike_sums, squares_by, wide_type
 from prototide.core.engines.tables import ACTIVE, MERGED, PRUNED, Classes, Flags, Longs, Reals, Rule, Slots
 
 BUCKETS, BUCKET_ROOM = 1024, 1 << 25  # of features, in the bound on cosines
 
 
-def square_norms(entries: Entries, slots: int) -> Tensor:
-    """(slots,) |M_p|^2 from the entries."""
-    M = entries.M.to(torch.float64 if entries.M.device.type != "mps" else entries.M.dtype)
-    return sums_by(M * M, entries.slot, slots)
+def square_norms(entries: Entries, square: Reals) -> Reals:
+    """(slots,) |M_p|^2 from the entries; ``square``: the same as the tables have them."""
+    about = to_device(square, entries.key.device).to(wide_type(entries.key.device))
+    return squares_by(entries.M, entries.slot, about).cpu().numpy()
 
 
 def light(slots: Slots, classes: Classes, omega: float, rule: Rule) -> list[int]:
@@ -79,9 +79,10 @@ def perhaps_near(entries: Entries, slots: Slots, team: Longs, cosine: float) -> 
     buckets = max(1, min(BUCKETS, BUCKET_ROOM // max(1, used.size)))
     where = to_device(number, device)[entries.slot]
     inside = where >= 0
-    M = entries.M[inside].to(torch.float64 if device.type != "mps" else entries.M.dtype)
+    scale = 1 / np.sqrt(np.where(slots.square > 0, slots.square, np.inf))
+    unit = entries.M[inside] * to_device(scale, device)[entries.slot[inside]].to(wide_type(device))
     bucket = where[inside] * buckets + entries.feature[inside] % buckets
-    norm = sums_by(M * M, bucket, used.size * buckets).view(used.size, buckets).sqrt().float()
+    norm = alike_sums(unit * unit, bucket, used.size * buckets).view(used.size, buckets).sqrt().float()
     norm = torch.nn.functional.normalize(norm, dim=1)
     norm = torch.cat([norm, norm.new_zeros(1, buckets)])  # the team's missing ones
     at = to_device(np.where(team >= 0, number[np.maximum(team, 0)], used.size), device)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from prototide.core.engines.gpu.entries import SLOT_MASK
-from prototide.core.engines.gpu.sums import sums_by
+from prototide.core.engines.gpu.rows import to_device
+from prototide.core.engines.gpu.sums import squares_by, sums_by
 from prototide.core.engines.movement import Journey, Movement
 from prototide.core.engines.tables import ACTIVE, Slots
 
@@ -29,8 +30,7 @@ class DeviceJourney(Journey):
         if len(self.keys) > 1:
             key, inverse = torch.unique(torch.cat(self.keys), return_inverse=True)
             change = sums_by(torch.cat(self.changes), inverse, key.numel())
-        attracted = sums_by(change.to(torch.float64 if change.device.type != "mps" else change.dtype) ** 2,
-                            key & SLOT_MASK, slots.kind.size).cpu().numpy()  # fmt: skip
+        attracted = squares_by(change, key & SLOT_MASK, to_device(slots.square, change.device)).cpu().numpy()
         begun = np.append(self.ids, np.full(slots.id.size - self.ids.size, -1))
         moved = np.flatnonzero((begun == slots.id) & (slots.kind == ACTIVE) & (attracted > 0))
         squares, old, new = attracted[moved], np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])

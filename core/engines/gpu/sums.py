@@ -2,6 +2,7 @@
 
 On an accelerator the terms of a scattered sum arrive in any order, and floating-point addition is not associative.
 Integer addition is: the terms are rounded to multiples of a power of two that leaves room for all of them in 62 bits.
+With forgetting, old prototypes are smaller than young ones by many powers of ten: each sum has a unit of its own.
 """
 
 from __future__ import annotations
@@ -31,10 +32,33 @@ def whole_sums(values: Tensor, index: Tensor, size: int) -> Tensor:
     total = torch.zeros((size, *values.shape[1:]), dtype=torch.int64, device=values.device)
     if not values.numel():
         return total.double()
-    largest = torch.frexp(values.abs().amax().double()).exponent
+    exponent = torch.where(values != 0, torch.frexp(values.double()).exponent, -1000)
+    at = index.view(-1, *(1,) * (values.dim() - 1)).expand_as(values)
+    largest = torch.full_like(total, -1000, dtype=torch.int32).scatter_reduce_(0, at, exponent, "amax")
+    shift = (BITS - values.shape[0].bit_length() - largest).clamp(-1000, 1000).to(torch.int64)
+    whole = (values.double() * _power_of_two(shift)[index]).round_().to(torch.int64)
+    return total.index_add_(0, index, whole).double() * _power_of_two(-shift)
+
+
+def alike_sums(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """`sums_by` with one unit for all sums: for terms of one size."""
+    if values.device.type != "cuda" or not values.numel():
+        return sums_by(values, index, size)
+    total = torch.zeros((size, *values.shape[1:]), dtype=torch.int64, device=values.device)
+    largest = torch.frexp(values.abs().amax()).exponent
     shift = (BITS - values.shape[0].bit_length() - largest).clamp(-1000, 1000).to(torch.int64)
     whole = (values.double() * _power_of_two(shift)).round_().to(torch.int64)
     return total.index_add_(0, index, whole).double() * _power_of_two(-shift)
+
+
+def squares_by(values: Tensor, index: Tensor, about: Tensor) -> Tensor:
+    """(size,) sums of the squares of ``values`` (m,) with the same ``index``; ``about``: (size,) what they will be."""
+    if values.device.type != "cuda":
+        return sums_by(values.to(wide_type(values.device)) ** 2, index, about.numel())
+    shift = (BITS - 4 - torch.frexp(about.double()).exponent).clamp(-1000, 1000).to(torch.int64)
+    whole = (values.double().square() * _power_of_two(shift)[index]).round_().to(torch.int64)
+    total = torch.zeros(about.numel(), dtype=torch.int64, device=values.device).index_add_(0, index, whole)
+    return total.double() * _power_of_two(-shift)
 
 
 def _power_of_two(exponent: Tensor) -> Tensor:

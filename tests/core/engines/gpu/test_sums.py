@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from prototide.core.engines.gpu.sums import ranges, sums_by, whole_sums
+from prototide.core.engines.gpu.sums import alike_sums, ranges, squares_by, sums_by, whole_sums
 from tests.core.engines.gpu.conftest import DEVICE
 
 
@@ -28,6 +30,25 @@ def test_the_order_of_the_terms_changes_no_bit() -> None:
     for seed in range(5):
         order = torch.tensor(np.random.default_rng(seed).permutation(3000), device=DEVICE)
         assert (whole_sums(values[order], index[order], 5) == first).all()
+
+
+def test_small_sums_beside_large_ones_keep_their_precision() -> None:
+    random = np.random.default_rng(3)
+    index = torch.tensor(random.integers(0, 7, 900), device=DEVICE)
+    size = 10.0 ** torch.arange(-90, 50, 20, device=DEVICE, dtype=torch.float64)
+    values = torch.tensor(random.standard_normal(900), device=DEVICE) * size[index]
+    exact = np.zeros(7)
+    np.add.at(exact, index.cpu().numpy(), values.cpu().numpy())
+    np.testing.assert_allclose(whole_sums(values, index, 7).cpu().numpy(), exact, rtol=1e-12)
+    squares = np.bincount(index.cpu().numpy(), values.cpu().numpy() ** 2)
+    about = torch.tensor(squares * random.uniform(0.3, 3, 7), device=DEVICE)
+    np.testing.assert_allclose(squares_by(values, index, about).cpu().numpy(), squares, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sums", [alike_sums, whole_sums])
+def test_sums_of_terms_of_one_size(sums: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]) -> None:
+    values, index = torch.tensor([1.0, 2.5, -4.0], device=DEVICE), torch.tensor([2, 0, 2], device=DEVICE)
+    assert sums(values, index, 4).tolist() == [2.5, 0.0, -3.0, 0.0]
 
 
 def test_no_terms_and_terms_of_zero_give_zeros() -> None:
