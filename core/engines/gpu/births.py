@@ -23,11 +23,14 @@ class Replayed:
 
 def replay(plan: Plan, event: Ints, event_slot: Ints, slots: Slots, classes: Classes, counters: Longs) -> Replayed:
     """Does in the tables what the rows' events say; the lowest free slot goes to whom comes first."""
-    place, vacated = plan.slot.copy(), []
+    place = plan.slot.copy()
+    vacated: list[int] = []
     kept = classes.trial[plan.classes] >= 0
     happened = np.flatnonzero(event)
+    if not happened.size:
+        return Replayed(place, vacated, kept)
     owner = np.repeat(np.arange(plan.classes.size), plan.count)
-    free = [int(p) for p in np.flatnonzero(slots.kind == FREE)] if happened.size else []  # ascending: a heap
+    free = [int(p) for p in np.flatnonzero(slots.kind == FREE)]  # ascending: a heap
     for r in happened[np.argsort(plan.row[happened], kind="stable")].tolist():
         k, local, what = int(owner[r]), int(event_slot[r]), int(event[r])
         c, p = int(plan.classes[k]), int(place[k, local])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prototide.core.engines.gpu import learning, nvrtc, scoring
+from prototide.core.engines.gpu.entries import Entries
 from prototide.core.engines.gpu.group import Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
@@ -26,8 +27,8 @@ class Compute(Protocol):
     def forget(self, *, structure: bool) -> None:
         """The model has changed; ``structure``: so much that what is chosen by its statistics is chosen anew."""
 
-    def rows_at_once(self, view: View, rows: int) -> int:
-        """Rows that one call may take."""
+    def rows_at_once(self, view: View, rows: int, *, all_scores: bool) -> int:
+        """Rows that one call may take; ``all_scores``: when it keeps their scores of all slots."""
 
     def unit_rows(self, rows: DeviceRows, idf: Tensor | None, real: torch.dtype) -> Tensor:
         """(non-zeros,) see `scoring.unit_rows`."""
@@ -44,6 +45,12 @@ class Compute(Protocol):
     def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         """See `learning.learn`."""
 
+    def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> None:
+        """See `learning.put_back`."""
+
+    def count(self, group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:
+        """See `learning.count`."""
+
 
 class TorchCompute:
     """Torch alone: every device that torch knows, every precision."""
@@ -51,11 +58,13 @@ class TorchCompute:
     nbytes = 0
     unit_rows = staticmethod(scoring.unit_rows)
     learn = staticmethod(learning.learn)
+    put_back = staticmethod(learning.put_back)
+    count = staticmethod(learning.count)
 
     def forget(self, *, structure: bool) -> None:
         """It remembers nothing."""
 
-    def rows_at_once(self, view: View, rows: int) -> int:
+    def rows_at_once(self, view: View, rows: int, *, all_scores: bool) -> int:
         """Bounded by three tables of scores in float64."""
         return max(1, min(max(1, rows), BLOCK_BYTES // (24 * max(1, view.roster.used))))
 

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import births, maintenance, scoring
 from prototide.core.engines.gpu.entries import columns, keys_of
-from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, lay_out, tables_of
+from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, by_class, lay_out, tables_of
 from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
 from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload, uploads
 from prototide.core.engines.gpu.scoring import Frozen, Roster, View
-from prototide.core.engines.gpu.sums import ranges, squares_by, sums_by
+from prototide.core.engines.gpu.sums import ranges, squares_by
 from prototide.core.engines.movement import Journey
 from prototide.core.engines.plain import Ranking, Step, _Probed
 from prototide.core.engines.tables import (
@@ -54,21 +54,20 @@ class GpuEngine(Keeping):
 
     # --- scores ---
 
+    def _idf(self, width: int) -> Tensor | None:
+        if not self.rule.idf:
+            return None
+        return scoring.inverse_frequencies(self._frequency, float(self._scalars[ROWS]), self.omega, width)
+
     def _unit_there(self, rows: DeviceRows) -> Tensor:
-        idf = None
-        if self.rule.idf:
-            counted = float(self._scalars[ROWS])
-            idf = scoring.inverse_frequencies(self._frequency, counted, self.omega, rows.width)
-        return self._compute.unit_rows(rows, idf, self._real)
+        return self._compute.unit_rows(rows, self._idf(rows.width), self._real)
 
     def _roster(self) -> Roster:
         used, classes = self._used(), self._classes.active.size
         kind, cls = self._slots.kind[:used], self._slots.cls[:used]
-        active = np.flatnonzero(kind == ACTIVE)
-        active = active[np.argsort(cls[active], kind="stable")]
-        count = np.bincount(cls[active], minlength=classes)
+        active, begin = by_class(np.where(kind == ACTIVE, cls, np.int32(-1)), classes)
+        first, count = begin[:-1], np.diff(begin)
         each = np.arange(int(count.max(initial=1)))
-        first = np.cumsum(count) - count
         inside = np.append(active, used)[np.minimum(first[:, None] + each, active.size)]
         square = self._slots.square[:used]
         scale = 1 / np.sqrt(np.where(square > 0, square, np.inf))
@@ -84,46 +83,46 @@ class GpuEngine(Keeping):
             self._viewed = View(self._store, self._roster(), self.n_features, self.omega, self.rule)
         return self._viewed
 
-    def _blocks(self, rows: CsrRows | DeviceRows) -> Iterator[tuple[int, int, DeviceRows, Tensor]]:
+    def _blocks(self, rows: CsrRows, *, all_scores: bool) -> Iterator[tuple[int, int, DeviceRows, Tensor]]:
         """(first row, last row + 1, the rows, their unit values) of as many rows at once as can be scored."""
-        size = self._compute.rows_at_once(self._view(), rows.count)
+        size, idf = self._compute.rows_at_once(self._view(), rows.count, all_scores=all_scores), self._idf(rows.width)
         parts = (rows.part(first, min(first + size, rows.count)) for first in range(0, rows.count, size))
         first = 0
         for part in uploads(parts, self.device, self._real):
-            yield first, first + part.count, part, self._unit_there(part)
+            yield first, first + part.count, part, self._compute.unit_rows(part, idf, self._real)
             first += part.count
 
     def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
         """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
-        ranking = Ranking.empty(rows.count, depth)
         found = [
-            (first, last, self._compute.rank(part, x, self._view(), depth))
-            for first, last, part, x in self._blocks(rows)
+            self._compute.rank(part, x, self._view(), depth) for *_, part, x in self._blocks(rows, all_scores=False)
         ]
-        for first, last, best in found:
-            _copy(ranking.part(first, last), best)
+        ranking = Ranking.empty(rows.count, depth)
+        if found:
+            classes, slots, scores = (torch.cat(column) for column in zip(*found, strict=True))
+            _copy(ranking, classes, slots, scores)
         return ranking, self._winners(ranking)
 
     def class_scores(self, rows: CsrRows) -> Reals:
         """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
         out = np.empty((rows.count, self._classes.active.size))
-        for first, last, part, x in self._blocks(rows):
+        for first, last, part, x in self._blocks(rows, all_scores=True):
             out[first:last] = self._compute.class_scores(part, x, self._view()).cpu().numpy()
         return out
 
-    def _freeze_there(self, rows: DeviceRows, own: Tensor, asked: Longs, top: Ranking) -> tuple[Frozen, Tensor]:
-        """Scores of a group, in blocks, and the rows' unit values; fills ``top``."""
-        parts, units = [], []
-        for first, last, part, x in self._blocks(rows):
+    def _freeze_there(self, rows: DeviceRows, x: Tensor, own: Tensor, asked: Longs, depth: int) -> Frozen:
+        """The scores of a group, in blocks."""
+        view, parts = self._view(), []
+        size = self._compute.rows_at_once(view, rows.count, all_scores=view.roster.trials.numel() > 0)
+        for first in range(0, rows.count, size):
+            last = min(first + size, rows.count)
             inside = to_device(asked[(asked >= first) & (asked < last)] - first, self.device)
-            frozen = self._compute.freeze(part, x, self._view(), own[first:last], inside, top.classes.shape[1])
-            frozen.steal_row.add_(first)
+            block = rows.part(first, last), x[int(rows.ends[first]) : int(rows.ends[last])]
+            frozen = self._compute.freeze(*block, view, own[first:last], inside, depth)
+            if frozen.steal_row.numel():
+                frozen.steal_row.add_(first)
             parts.append(frozen)
-            units.append(x)
-        fields = zip(*(vars(part).values() for part in parts), strict=True)
-        frozen = Frozen(*(torch.cat(field) if len(parts) > 1 else field[0] for field in fields))
-        _copy(top, (frozen.top_class, frozen.top_slot, frozen.top_score))
-        return frozen, torch.cat(units)
+        return Frozen(*(torch.cat(field) for field in zip(*(vars(part).values() for part in parts), strict=True)))
 
     # --- learning ---
 
@@ -160,29 +159,38 @@ class GpuEngine(Keeping):
             self._scalars[OMEGA] *= self.rule.decay**learned
             self._changed()
         own = to_device(own_class.astype(np.int64), self.device)
-        frozen, x = self._freeze_there(rows, own, asked, top)
-        winners, scores = self._winners(top), frozen.asked.cpu().numpy().astype(np.float64)
+        x, depth = self._unit_there(rows), top.classes.shape[1]
         if not learned:
-            return _Probed(winners, scores)
+            frozen = self._freeze_there(rows, x, own, asked, depth)
+            return _Probed(self._told(frozen, top), _doubles(frozen.asked))
         if self.rule.pmi > 0:
             self._store.inform()
+        # laying out waits for the device now and then: before scoring, which keeps it busy
         plan = Plan.of(own_class, self._slots, self._classes, self.rule)
+        tables = tables_of(plan, self._slots, self._classes, self.device)
         rates = 1 / torch.sqrt(1 + self._violation / self.omega)
-        group = lay_out(
-            plan, rows, x, weight, frozen, own, self._store,
-            tables_of(plan, self._slots, self._classes, self.device), rates.to(self._real), self.rule,
-        )  # fmt: skip
-        active = (group.tables.kind == ACTIVE).clone()
+        group = lay_out(plan, rows, x, weight, self._store, tables, rates.to(self._real))
+        active = (tables.kind == ACTIVE).clone()
+        frozen = self._freeze_there(rows, x, own, asked, depth)
+        group.face(frozen, own, self.rule.wrong_classes + 1)
         outcome = self._compute.learn(group, self.rule, self.omega, float(self._scalars[MEAN_LOSS]))
+        self._compute.put_back(group, outcome, self._store)
+        self._count_rows(group, outcome)
         replayed = self._replay(plan, group, outcome)
         self._travel(journey, group, outcome, active, replayed.place)
         self._settle(group, outcome, plan, replayed)
-        self._count_steals(frozen, plan, group, outcome, replayed, own_class)
-        self._count_rows(plan, group, outcome, weight)
+        self._count_steals(frozen, plan, outcome, replayed, own_class)
+        self._count_losses(group, outcome, weight)
         self._inform(group, replayed)
         self._touched[plan.classes] = True
         self._changed()
-        return _Probed(winners, scores, self._own_best(plan, outcome, replayed, own_class.size))
+        own_best = self._own_best(plan, outcome, replayed, own_class.size)
+        return _Probed(self._told(frozen, top), _doubles(frozen.asked), own_best)
+
+    def _told(self, frozen: Frozen, top: Ranking) -> Longs:
+        """Fills ``top``; the winners' ids."""
+        _copy(top, frozen.top_class, frozen.top_slot, frozen.top_score)
+        return self._winners(top)
 
     def _replay(self, plan: Plan, group: Group, outcome: Outcome) -> births.Replayed:
         """Births and deaths; the tables of slots and classes as the device left them."""
@@ -208,25 +216,24 @@ class GpuEngine(Keeping):
 
     def _travel(self, journey: DeviceJourney, group: Group, outcome: Outcome, active: Tensor, place: Longs) -> None:
         """Notes how the centres that were active have changed."""
-        slot = to_device(place, self.device)[group.pair_class]
-        change = group.M - group.M_before
-        moved = (active & (outcome.born == 0))[group.pair_class] & (change != 0)
-        feature = group.pair_feature[:, None].expand_as(slot)
-        journey.keys.append(keys_of(feature[moved], slot[moved]))
-        journey.changes.append(change[moved])
+        slot, was = to_device(place, self.device), active & (outcome.born == 0)
+        journey.keys.append(keys_of(group.pair_feature[:, None], slot.clamp(min=0)[group.pair_class]).view(-1))
+        journey.changes.append(torch.where(was[group.pair_class], group.M - group.M_before, 0).view(-1))
 
     def _settle(self, group: Group, outcome: Outcome, plan: Plan, replayed: births.Replayed) -> None:
-        """Puts back what the classes learned, in places; then what crosses classes: pushes on wrong prototypes."""
-        entries, born = self._store, (outcome.born > 0)[group.pair_class]
-        known = (group.at >= 0) & ~born
-        entries.M[group.at[known]] = group.M[known]
-        entries.R[group.at[known]] = group.R[known]
+        """Puts back what is new of what the classes learned; then what crosses classes: pushes on wrong prototypes."""
+        entries = self._store
         parts = self._inherited(group, plan, outcome, replayed)
         maintenance.drop_slots(entries, replayed.vacated, self._slots.kind.size)
+        known = (group.at >= 0) & (outcome.born == 0)[group.pair_class]
         slot = to_device(replayed.place, self.device)[group.pair_class]
-        new = ~known & (slot >= 0) & ((group.M != 0) | (group.R != 0))
-        feature = group.pair_feature[:, None].expand_as(slot)
-        parts.append((keys_of(feature[new], slot[new]), columns(group.M[new], group.R[new])))
+        new = torch.nonzero((~known & (slot >= 0) & ((group.M != 0) | (group.R != 0))).view(-1))[:, 0]
+        keys = keys_of(group.pair_feature[new // slot.shape[1]], slot.view(-1)[new])
+        values = columns(group.M.view(-1)[new], group.R.view(-1)[new])
+        if not parts and self.rule.correction == 0:
+            entries.insert(keys, values)
+            return
+        parts.append((keys, values))
         if self.rule.correction > 0:
             parts.append(self._pushes(group, outcome))
         entries.add(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -257,13 +264,13 @@ class GpuEngine(Keeping):
         return keys_of(group.feature[at], group.rival_slot[row, rival][which]), columns(None, R)
 
     def _count_steals(
-        self, frozen: Frozen, plan: Plan, group: Group, outcome: Outcome, replayed: births.Replayed, own_class: Ints
+        self, frozen: Frozen, plan: Plan, outcome: Outcome, replayed: births.Replayed, own_class: Ints
     ) -> None:
         """Rows that a trial of another class would have taken: only of trials that are still there."""
+        if not frozen.steal_row.numel():
+            return
         kept = plan.classes[replayed.kept]
         absent = np.setdiff1d(np.flatnonzero(self._classes.trial >= 0), plan.classes)
-        if not frozen.steal_row.numel() or not kept.size + absent.size:
-            return
         row, cls, score = (part.cpu().numpy() for part in (frozen.steal_row, frozen.steal_class, frozen.steal_score))
         right, own = np.zeros(own_class.size, np.bool_), np.zeros(own_class.size)
         right[plan.row] = outcome.right.cpu().numpy() > 0
@@ -273,25 +280,23 @@ class GpuEngine(Keeping):
         still = np.concatenate([kept, absent])
         self._classes.stolen[still] += stolen[still]
 
-    def _count_rows(self, plan: Plan, group: Group, outcome: Outcome, weight: Reals) -> None:
-        """Violations, document frequencies, the mean loss; in row order where order matters."""
-        omega, length = self.omega, torch.diff(group.indptr)
-        hits = (outcome.step != 0).sum(1)
-        each = torch.stack([hits * group.weight, group.weight, group.weight], 1) * omega
-        each = torch.repeat_interleave(each, length, 0)
-        each[:, 0] *= group.x.to(self._wide) ** 2
-        each[:, 2] *= group.x.abs()
-        total = sums_by(each, group.feature, self.n_features)
-        self._violation += total[:, 0]
-        if self.rule.idf:
-            self._frequency += total[:, 1]
-        if self.rule.pmi > 0:
-            self._total += total[:, 2]
-        order = np.argsort(plan.row, kind="stable")
-        loss = outcome.loss.cpu().numpy().astype(np.float64)[order]
+    def _count_rows(self, group: Group, outcome: Outcome) -> None:
+        """Document frequencies, violations, totals."""
+        rule = self.rule
+        frequency, violation, total = self._compute.count(group, outcome, rule, self.omega, self.n_features)
+        if rule.idf:
+            self._frequency += frequency
+        if rule.correction > 0:
+            self._violation += violation
+        if rule.pmi > 0:
+            self._total += total
+
+    def _count_losses(self, group: Group, outcome: Outcome, weight: Reals) -> None:
+        """The mean loss, in row order."""
+        loss = outcome.loss.new_full((weight.size,), torch.nan).index_copy_(0, group.row, outcome.loss)
         if self.rule.correction == 0:  # nothing learns from it
-            loss[:] = -1
-        _count_losses(loss, weight[plan.row[order]], self._scalars)
+            loss.clamp_(max=-1)
+        _count_losses(_doubles(loss), weight, self._scalars)
 
     def _inform(self, group: Group, replayed: births.Replayed) -> None:
         """The mutual information, anew, of every entry that an active prototype attracted in the group; R follows.
@@ -303,11 +308,10 @@ class GpuEngine(Keeping):
             return
         slot = to_device(replayed.place, self.device)[group.pair_class]
         mass = to_device(np.where(slots.kind == ACTIVE, slots.mass, 0.0), self.device).to(self._wide)
-        attracted = (group.M_before != group.M) & (slot >= 0)
-        attracted &= mass[slot.clamp(min=0)] > 0
-        feature, slot = group.pair_feature[:, None].expand_as(slot)[attracted], slot[attracted]
-        at = store.find(keys_of(feature, slot))
-        at, feature, slot = at[at >= 0], feature[at >= 0], slot[at >= 0]
+        attracted = (group.M_before != group.M) & (slot >= 0) & (mass[slot.clamp(min=0)] > 0)
+        which = torch.nonzero(attracted.view(-1))[:, 0]
+        feature, slot = group.pair_feature[which // slot.shape[1]], slot.view(-1)[which]
+        at = store.find(keys_of(feature, slot))  # they are there: what was attracted is not 0, or was not
         M, expected = store.M[at].to(self._wide), self._total[feature] * mass[slot] / float(self._scalars[ROWS])
         new = self.omega * self.rule.pmi * M.sign() * torch.log1p(M.abs() / (expected + self.omega))
         new = new.to(pmi.dtype)
@@ -325,15 +329,22 @@ class GpuEngine(Keeping):
         return slots, self._ids(slots), scores
 
 
-def _copy(ranking: Ranking, found: tuple[Tensor, Tensor, Tensor]) -> None:
-    ranking.classes[:], ranking.slots[:], ranking.scores[:] = (tensor.cpu().numpy() for tensor in found)
+def _copy(ranking: Ranking, classes: Tensor, slots: Tensor, scores: Tensor) -> None:
+    ranking.classes[:], ranking.slots[:] = torch.stack([classes, slots]).int().cpu().numpy()
+    ranking.scores[:] = scores.cpu().numpy()
+
+
+def _doubles(there: Tensor) -> Reals:
+    return there.cpu().numpy().astype(np.float64)
 
 
 @njit(cache=True)
 def _count_losses(loss: Reals, weight: Reals, scalars: Reals) -> None:
-    """The running mean of the squared loss, row after row; a loss below 0 is none."""
+    """The running mean of the squared loss, row after row; below 0: a row without a rival; NaN: not learned."""
     omega, rows, mean = scalars[OMEGA], scalars[LOSS_ROWS], scalars[MEAN_LOSS]
     for t in range(loss.size):
+        if np.isnan(loss[t]):
+            continue
         rows += omega
         scalars[ROWS] += omega * weight[t]
         if loss[t] >= 0:

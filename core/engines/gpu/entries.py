@@ -87,6 +87,11 @@ class Entries:
             mine[at[known]] += more[known]
         self._insert(unique[~known], added[~known])
 
+    def insert(self, keys: Tensor, values: Tensor) -> None:
+        """The same for keys that are not there, each once."""
+        keys, order = torch.sort(keys)
+        self._insert(keys, values[order, : len(self.values)])
+
     def _insert(self, keys: Tensor, values: Tensor) -> None:
         """``keys``: ascending, none of them there yet."""
         old, new = self.key.numel(), keys.numel()

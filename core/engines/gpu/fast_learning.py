@@ -1,17 +1,20 @@
-"""Learning a group by the kernel: one program a class."""
+"""Learning a group by the kernels. References: the functions of the same names in `learning`."""
 
 from __future__ import annotations
 
 import torch
 import triton
+from torch import Tensor
 
 from prototide.core.engines.gpu import kernels
+from prototide.core.engines.gpu.entries import Entries
 from prototide.core.engines.gpu.group import Group, Outcome, new_outcome
+from prototide.core.engines.gpu.sums import BITS, power_of_two
 from prototide.core.engines.tables import Rule
 
 
 def learn(group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
-    """What `learning.learn` does."""
+    """One program a class."""
     outcome, tables, slots = new_outcome(group), group.tables, group.M.shape[1]
     noise = rule.noise + rule.noise_adapt * mean_loss
     numbers = (omega, rule.tau, rule.margin, rule.width, rule.grow_gain, rule.grow_z, rule.grow_after, rule.trial_rows,
@@ -19,10 +22,34 @@ def learn(group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
     kernels.learn_classes[(group.first.numel(),)](
         group.first, group.count, group.indptr, group.pair, group.x, group.rate, group.pair_first, group.M, group.R,
         group.M_before, tables.kind, tables.mass, tables.square, tables.counts, group.wrong,
-        group.rival_class.contiguous(), group.rival_score.contiguous(), group.weight, outcome.event,
+        group.rival_class, group.rival_score, group.weight, outcome.event,
         outcome.event_slot, outcome.own, outcome.own_score, outcome.loss, outcome.right, outcome.step, outcome.born,
         outcome.source, torch.tensor(numbers, dtype=torch.float64, device=group.x.device), slots,
         KERNEL=rule.kernel, CORRECT=rule.correction > 0, WRONG=rule.wrong_classes,
         SB=triton.next_power_of_2(slots), NB=128, num_warps=4 if slots > 1 else 2,
     )  # fmt: skip
     return outcome
+
+
+def put_back(group: Group, outcome: Outcome, entries: Entries) -> None:
+    """One thread an entry of the group's tables."""
+    size, slots = group.at.numel(), group.at.shape[1]
+    if size:
+        kernels.put_back[(triton.cdiv(size, 1024),)](
+            group.at, group.key, outcome.born, group.M, group.R, entries.M, entries.R, size, slots, BLOCK=1024
+        )
+
+
+def count(group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:
+    """In whole numbers: no sum is above the rows' weights times the classes that they are corrected against."""
+    rows = group.row.numel()
+    total = torch.zeros(3, features, dtype=torch.int64, device=group.x.device)
+    most = group.weight.amax() * (omega * rows * max(1, rule.wrong_classes)) if rows else group.weight.new_ones(())
+    shift = (BITS - torch.frexp(most).exponent).clamp(-1000, 1000).to(torch.int64)
+    unit = power_of_two(shift)
+    if rows:
+        kernels.count_rows[(rows,)](
+            group.indptr, group.feature, group.x, group.weight * omega, outcome.step, unit, total, features,
+            CORRECT=rule.correction > 0, WRONG=rule.wrong_classes, PMI=rule.pmi > 0, BLOCK=128, num_warps=1,
+        )  # fmt: skip
+    return total.double() * power_of_two(-shift)

@@ -19,12 +19,12 @@ from prototide.core.engines.gpu.vector_layout import SLOTS_AT_ONCE
 from prototide.core.engines.gpu.vectors import Vectors
 from prototide.core.engines.tables import Rule
 
-PRODUCT_SCORES = 1 << 24  # of one product: still in the cache when they are read
+MOST_ROWS = 16_384  # of one call
 
 
-def rows_at_once(vectors: Vectors, rows: int) -> int:
-    """Rows of one call: there is room for the scores of all of them."""
-    return max(1, min(SLOTS_AT_ONCE // vectors.cls.numel(), rows))
+def rows_at_once(vectors: Vectors, rows: int, all_scores: bool) -> int:
+    """Rows of one call; ``all_scores``: there is room for the scores of all of them."""
+    return max(1, min(SLOTS_AT_ONCE // vectors.cls.numel() if all_scores else MOST_ROWS, rows))
 
 
 def scores(rows: DeviceRows, x: Tensor, vectors: Vectors) -> Tensor:
@@ -48,7 +48,7 @@ def _rank(
     columns = depth * parts(width)[0]
     score = torch.empty(n, columns, dtype=torch.float32, device=x.device)
     slot = torch.empty(n, columns, dtype=torch.int32, device=x.device)
-    X, size = spread(rows, x, vectors), max(1, PRODUCT_SCORES // width)
+    X, size = spread(rows, x, vectors), max(1, SLOTS_AT_ONCE // width)
     product = x.new_empty(min(size, n), width)
     for first in range(0, n, size):
         hot = product[: min(size, n - first)]
@@ -104,10 +104,10 @@ def freeze(
         kept = torch.full((rows.count,), -1, dtype=torch.int32, device=x.device).index_copy_(0, asked, asked_at)
     score = x.new_empty(rows.count if roster.trials.numel() else asked.numel(), vectors.cls.numel())
     top_class, slot, best = _rank(rows, x, vectors, depth, kept, score)
-    top_class, best = top_class.long(), best.to(wide_type(x.device))
+    best = best.to(wide_type(x.device))
     probed, _ = scoring.best_slots(score[asked_at.long()][:, : roster.used], roster)
     stolen = _steals(rows, x, score, entries, roster, omega, rule, own, scoring.best_wrong(top_class, best, own))
-    return Frozen(top_class, slot.long(), best, probed, *stolen)
+    return Frozen(top_class, slot, best, probed, *stolen)
 
 
 def _steals(

@@ -7,10 +7,11 @@ before and put back after. Classes, rows and pairs (class, feature) are numbered
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, Entries, ke
 from prototide.core.engines.gpu.rows import DeviceRows, to_device
 from prototide.core.engines.gpu.scoring import Frozen, best_wrong
 from prototide.core.engines.gpu.sums import ranges, wide_type
-from prototide.core.engines.tables import Classes, Longs, Reals, Rule, Slots
+from prototide.core.engines.tables import Classes, Ints, Longs, Reals, Rule, Slots
 
 NONE, NEW_CLASS, TRIAL_BORN, PROMOTED, DISCARDED = 0, 1, 2, 3, 4  # what a row can make happen to a slot of its class
 
@@ -36,18 +37,32 @@ class Plan:
     @classmethod
     def of(cls, own_class: NDArray[np.int32], slots: Slots, classes: Classes, rule: Rule) -> Plan:
         """For the rows whose ``own_class`` is not -1."""
-        learned = np.flatnonzero(own_class >= 0)
-        row = learned[np.argsort(own_class[learned], kind="stable")]
-        present, first, count = np.unique(own_class[row], return_index=True, return_counts=True)
-        held = np.flatnonzero(slots.kind)
-        held = held[np.argsort(slots.cls[held], kind="stable")]
-        begin, end = (np.searchsorted(slots.cls[held], present, side) for side in ("left", "right"))
-        here = end - begin
+        row, row_begin = by_class(own_class, classes.active.size)
+        held, slot_begin = by_class(np.where(slots.kind > 0, slots.cls, np.int32(-1)), classes.active.size)
+        present = np.flatnonzero(np.diff(row_begin))
+        first, count = row_begin[present], np.diff(row_begin)[present]
+        begin, here = slot_begin[present], np.diff(slot_begin)[present]
         births = 1 + count // rule.grow_after  # a trial asks for so many errors
         most = np.minimum(np.maximum(classes.limit[present], np.maximum(here, 1)), here + births)
         each = np.arange(int(most.max(initial=1)))
         slot = np.append(held, -1)[np.minimum(begin[:, None] + each, held.size)]
-        return cls(row, present.astype(np.int64), first, count, np.where(each < here[:, None], slot, -1))
+        return cls(row, present, first, count, np.where(each < here[:, None], slot, -1))
+
+
+@njit(cache=True)
+def by_class(cls: Ints, classes: int) -> tuple[Longs, Longs]:
+    """(positions whose class is not -1, by class, ascending inside one; (classes + 1,) where each class begins)."""
+    begin = np.zeros(classes + 1, np.int64)
+    for c in cls:
+        if c >= 0:
+            begin[c + 1] += 1
+    begin = np.cumsum(begin)
+    order, at = np.empty(begin[-1], np.int64), begin.copy()
+    for i in range(cls.size):
+        if cls[i] >= 0:
+            order[at[cls[i]]] = i
+            at[cls[i]] += 1
+    return order, begin
 
 
 @dataclass
@@ -81,11 +96,18 @@ class Group:
     R: Tensor
     M_before: Tensor
     tables: Tables
-    wrong: Tensor  # (rows,) score of the best wrong class, -inf for none
-    rival_class: Tensor  # (rows, wrong_classes + 1) frozen ranking, without the own class
-    rival_slot: Tensor
-    rival_score: Tensor
     weight: Tensor  # (rows,)
+    wrong: Tensor = field(init=False)  # (rows,) score of the best wrong class, -inf for none
+    rival_class: Tensor = field(init=False)  # (rows, wrong_classes + 1) int32, frozen ranking, without the own class
+    rival_slot: Tensor = field(init=False)  # (rows, wrong_classes + 1) int32
+    rival_score: Tensor = field(init=False)
+
+    def face(self, frozen: Frozen, own: Tensor, rivals: int) -> None:
+        """Learns its rivals from the scores. ``own``: (n,) classes of all rows."""
+        mine, top_class, top_score = own[self.row], frozen.top_class[self.row], frozen.top_score[self.row]
+        self.wrong = best_wrong(top_class, top_score, mine)
+        self.rival_class = torch.where(top_class == mine[:, None], -1, top_class)[:, :rivals].contiguous()
+        self.rival_slot, self.rival_score = frozen.top_slot[self.row, :rivals], top_score[:, :rivals].contiguous()
 
     @property
     def pair_class(self) -> Tensor:
@@ -144,31 +166,25 @@ def tables_of(plan: Plan, slots: Slots, classes: Classes, device: torch.device) 
 
 
 def lay_out(
-    plan: Plan, rows: DeviceRows, x: Tensor, weight: Reals, frozen: Frozen, own: Tensor, entries: Entries,
-    tables: Tables, rates: Tensor, rule: Rule,
+    plan: Plan, rows: DeviceRows, x: Tensor, weight: Reals, entries: Entries, tables: Tables, rates: Tensor
 ) -> Group:  # fmt: skip
-    """``x``: unit values of ``rows``; ``own``: (n,) classes; ``rates``: (features,) of the corrections."""
+    """A group without its rivals. ``x``: unit values of ``rows``; ``rates``: (features,) of the corrections."""
     device = x.device
     row, first, count, slot = (to_device(a, device) for a in (plan.row, plan.first, plan.count, plan.slot))
     length = torch.diff(rows.indptr)[row]
-    which, at = ranges(rows.indptr[row], length)
+    which, at = ranges(rows.indptr[row], length, int((rows.ends[plan.row + 1] - rows.ends[plan.row]).sum()))
     feature = rows.indices[at].long()
-    row_class = torch.repeat_interleave(torch.arange(count.numel(), device=device), count)
+    row_class = torch.repeat_interleave(torch.arange(count.numel(), device=device), count, output_size=row.numel())
     key, pair = torch.unique(keys_of(row_class[which], feature), return_inverse=True)
     edges = torch.arange(count.numel() + 1, device=device) << SLOT_BITS
     held = slot[key >> SLOT_BITS]
     position = torch.where(held >= 0, entries.find(keys_of((key & SLOT_MASK)[:, None], held.clamp(min=0))), -1)
     M, R = (_at(table, position) for table in (entries.M, entries.R))
-    rivals = rule.wrong_classes + 1
-    rival_class = frozen.top_class[row, :rivals]
-    theirs = rival_class == own[row, None]
     return Group(
         first=first, count=count, row=row, indptr=torch.nn.functional.pad(torch.cumsum(length, 0), (1, 0)),
         pair=pair, x=x[at], rate=rates[feature], feature=feature, key=key,
         pair_first=torch.searchsorted(key, edges), at=position, M=M, R=R, M_before=M.clone(), tables=tables,
-        wrong=best_wrong(frozen.top_class[row], frozen.top_score[row], own[row]),
-        rival_class=torch.where(theirs, -1, rival_class), rival_slot=frozen.top_slot[row, :rivals],
-        rival_score=frozen.top_score[row, :rivals], weight=to_device(weight[plan.row], device).to(tables.mass.dtype),
+        weight=to_device(weight[plan.row], device).to(tables.mass.dtype),
     )  # fmt: skip
 
 

@@ -289,3 +289,45 @@ def learn_classes(
     tl.store(counts + k * 8 + 4, saved)
     tl.store(counts + k * 8 + 5, stolen)
     tl.store(counts + k * 8 + 6, age)
+
+
+@triton.jit
+def put_back(at, key, born, M, R, to_M, to_R, size, S, BLOCK: tl.constexpr):
+    """to[at] <- M, R of slots that were not born in this group. Reference: `learning.put_back`."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < size
+    where = tl.load(at + i, mask=inside, other=-1)
+    k = tl.load(key + i // S, mask=inside, other=0) >> SLOT_BITS
+    known = (where >= 0) & (tl.load(born + k * S + i % S, mask=inside, other=1) == 0)
+    tl.store(to_M + where, tl.load(M + i, mask=known), mask=known)
+    tl.store(to_R + where, tl.load(R + i, mask=known), mask=known)
+
+
+@triton.jit
+def count_rows(
+    indptr, feature, x, power, step, unit, total, features,
+    CORRECT: tl.constexpr, WRONG: tl.constexpr, PMI: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """total (3, features) += what a row counts, in multiples of 1 / unit. One program a row.
+
+    Reference: `learning.count`.
+    """
+    r = tl.program_id(0)
+    weight = tl.load(power + r) * tl.load(unit)
+    hits = tl.load(power + r).to(tl.int32) * 0
+    if CORRECT:
+        for h in tl.static_range(WRONG + 1):
+            hits += (tl.load(step + r * (WRONG + 1) + h) != 0).to(tl.int32)
+    end = tl.load(indptr + r + 1)
+    for o in range(tl.load(indptr + r), end, BLOCK):
+        i = o + tl.arange(0, BLOCK)
+        inside = i < end
+        j = tl.load(feature + i, mask=inside, other=0)
+        value = tl.load(x + i, mask=inside, other=0.0).to(tl.float64)
+        tl.atomic_add(total + j, (weight + 0 * value).to(tl.int64), mask=inside, sem="relaxed")
+        if hits > 0:
+            tl.atomic_add(
+                total + features + j, (weight * hits * value * value).to(tl.int64), mask=inside, sem="relaxed"
+            )
+        if PMI:
+            tl.atomic_add(total + 2 * features + j, (weight * tl.abs(value)).to(tl.int64), mask=inside, sem="relaxed")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prototide.core.engines.gpu.entries import Entries
 from prototide.core.engines.gpu.group import (
     DISCARDED,
     NEW_CLASS,
@@ -30,6 +31,23 @@ def learn(group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         c = torch.nonzero(group.count > number)[:, 0]
         _Turn(group, outcome, c, group.first[c] + number, rule, omega, mean_loss).learn()
     return outcome
+
+
+def put_back(group: Group, outcome: Outcome, entries: Entries) -> None:
+    """Writes what the classes learned into the entries that there were, but for slots that changed hands."""
+    known = (group.at >= 0) & (outcome.born == 0)[group.pair_class]
+    entries.M[group.at[known]] = group.M[known]
+    entries.R[group.at[known]] = group.R[known]
+
+
+def count(group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:
+    """(3, features) what the rows add to `tables.Features`: document frequency, violation, total."""
+    hits = (outcome.step != 0).sum(1)
+    each = torch.stack([group.weight, hits * group.weight, group.weight], 1) * omega
+    each = torch.repeat_interleave(each, torch.diff(group.indptr), 0)
+    each[:, 1] *= group.x.to(each.dtype) ** 2
+    each[:, 2] *= group.x.abs()
+    return sums_by(each, group.feature, features).T
 
 
 class _Turn:

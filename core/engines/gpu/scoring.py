@@ -47,8 +47,8 @@ class View:
 class Frozen:
     """What learning needs of a group's scores before it learned. Tensors on the device."""
 
-    top_class: Tensor  # (n, depth) best first, -1 fills up
-    top_slot: Tensor  # (n, depth)
+    top_class: Tensor  # (n, depth) int32, best first, -1 fills up
+    top_slot: Tensor  # (n, depth) int32
     top_score: Tensor  # (n, depth), -inf fills up
     asked: Tensor  # (rows asked, classes) scores
     steal_row: Tensor  # rows, classes and scores of trials that are above the row's best wrong class
@@ -144,5 +144,5 @@ def freeze(
     stolen = (value > wrong[:, None]) & (own[:, None] != trial_class) & (best[:, trial_class] > -torch.inf)
     steal_row, trial = torch.nonzero(stolen, as_tuple=True)
     return Frozen(
-        top_class, top_slot, top_score, best[asked], steal_row, trial_class[trial], value[steal_row, trial]
+        top_class.int(), top_slot.int(), top_score, best[asked], steal_row, trial_class[trial], value[steal_row, trial]
     )  # fmt: skip

@@ -36,8 +36,8 @@ def whole_sums(values: Tensor, index: Tensor, size: int) -> Tensor:
     at = index.view(-1, *(1,) * (values.dim() - 1)).expand_as(values)
     largest = torch.full_like(total, -1000, dtype=torch.int32).scatter_reduce_(0, at, exponent, "amax")
     shift = (BITS - values.shape[0].bit_length() - largest).clamp(-1000, 1000).to(torch.int64)
-    whole = (values.double() * _power_of_two(shift)[index]).round_().to(torch.int64)
-    return total.index_add_(0, index, whole).double() * _power_of_two(-shift)
+    whole = (values.double() * power_of_two(shift)[index]).round_().to(torch.int64)
+    return total.index_add_(0, index, whole).double() * power_of_two(-shift)
 
 
 def alike_sums(values: Tensor, index: Tensor, size: int) -> Tensor:
@@ -47,8 +47,8 @@ def alike_sums(values: Tensor, index: Tensor, size: int) -> Tensor:
     total = torch.zeros((size, *values.shape[1:]), dtype=torch.int64, device=values.device)
     largest = torch.frexp(values.abs().amax()).exponent
     shift = (BITS - values.shape[0].bit_length() - largest).clamp(-1000, 1000).to(torch.int64)
-    whole = (values.double() * _power_of_two(shift)).round_().to(torch.int64)
-    return total.index_add_(0, index, whole).double() * _power_of_two(-shift)
+    whole = (values.double() * power_of_two(shift)).round_().to(torch.int64)
+    return total.index_add_(0, index, whole).double() * power_of_two(-shift)
 
 
 def squares_by(values: Tensor, index: Tensor, about: Tensor) -> Tensor:
@@ -56,18 +56,21 @@ def squares_by(values: Tensor, index: Tensor, about: Tensor) -> Tensor:
     if values.device.type != "cuda":
         return sums_by(values.to(wide_type(values.device)) ** 2, index, about.numel())
     shift = (BITS - 4 - torch.frexp(about.double()).exponent).clamp(-1000, 1000).to(torch.int64)
-    whole = (values.double().square() * _power_of_two(shift)[index]).round_().to(torch.int64)
+    whole = (values.double().square() * power_of_two(shift)[index]).round_().to(torch.int64)
     total = torch.zeros(about.numel(), dtype=torch.int64, device=values.device).index_add_(0, index, whole)
-    return total.double() * _power_of_two(-shift)
+    return total.double() * power_of_two(-shift)
 
 
-def _power_of_two(exponent: Tensor) -> Tensor:
-    """Exactly, which a device's ``pow`` does not promise: a float64 of that exponent."""
+def power_of_two(exponent: Tensor) -> Tensor:
+    """2^exponent (int64), exactly, which a device's ``pow`` does not promise: a float64 of that exponent."""
     return ((exponent + 1023) << 52).view(torch.float64)
 
 
-def ranges(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """For every list start..start + length - 1, one after the other: (which list, position)."""
-    which = torch.repeat_interleave(torch.arange(length.numel(), device=length.device), length)
+def ranges(start: Tensor, length: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
+    """For every list start..start + length - 1, one after the other: (which list, position).
+
+    ``total``: of the lengths, where the host knows it and need not wait for the device.
+    """
+    which = torch.repeat_interleave(torch.arange(length.numel(), device=length.device), length, output_size=total)
     begin = torch.cumsum(length, 0) - length
     return which, torch.arange(which.numel(), device=length.device) + (start - begin)[which]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prototide.core.engines.gpu import fast_learning, fast_scoring, kernels, scoring
+from prototide.core.engines.gpu.entries import Entries
 from prototide.core.engines.gpu.group import Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
@@ -61,9 +62,9 @@ class TritonCompute:
         return self._vectors
 
     @_there
-    def rows_at_once(self, view: View, rows: int) -> int:
-        """Bounded by the scores."""
-        return fast_scoring.rows_at_once(self.vectors(view), rows)
+    def rows_at_once(self, view: View, rows: int, *, all_scores: bool) -> int:
+        """Bounded by the scores, if they are kept."""
+        return fast_scoring.rows_at_once(self.vectors(view), rows, all_scores)
 
     @_there
     def unit_rows(self, rows: DeviceRows, idf: Tensor | None, real: torch.dtype) -> Tensor:
@@ -99,3 +100,13 @@ class TritonCompute:
     def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         """See `learning.learn`."""
         return fast_learning.learn(group, rule, omega, mean_loss)
+
+    @_there
+    def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> None:
+        """See `learning.put_back`."""
+        fast_learning.put_back(group, outcome, entries)
+
+    @_there
+    def count(self, group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:
+        """See `learning.count`."""
+        return fast_learning.count(group, outcome, rule, omega, features)

@@ -44,11 +44,18 @@ for copies, V in ((1, B), (2, A), (3, F)):
         kernels.spread_hot, dict(COPIES=copies, BLOCK=128), indptr=L, indices=I, x=F, features="i32", hot_of=I, X=A,
         H="i32",
     )
+compiled(
+    kernels.put_back, dict(BLOCK=1024), at=L, key=L, born=I, M=F, R=F, to_M=F, to_R=F, size="i32", S="i32",
+)
+compiled(
+    kernels.count_rows, dict(CORRECT=True, WRONG=3, PMI=True, BLOCK=128), indptr=L, feature=L, x=F, power=D, step=D,
+    unit=D, total=L, features="i32",
+)
 for SB, correct, kernel in ((1, False, 1), (4, True, 2), (2, True, 0)):
     compiled(
         kernels.learn_classes, dict(KERNEL=kernel, CORRECT=correct, WRONG=3, SB=SB, NB=128), first=L, count=L, indptr=L,
         pair=L, x=F, rate=F, pair_first=L, M=F, R=F, M_before=F, kind_=I, mass_=D, square_=D, counts=L, wrong_=D,
-        rival_class=L, rival_score=D, weight_=D, event=I, event_slot=I, own_=I, own_score=D, loss=D, right=I, step_=D,
+        rival_class=I, rival_score=D, weight_=D, event=I, event_slot=I, own_=I, own_score=D, loss=D, right=I, step_=D,
         born_=I, source_=I, numbers=D, S="i32",
     )
 """
@@ -59,7 +66,9 @@ def test_all_kernels_compile_for_hopper() -> None:
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
     ran = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert set(ran.stdout.split()) == {"unit_rows", "pack", "fill_hot", "spread_hot", "learn_classes"}
+    assert set(ran.stdout.split()) == {
+        "unit_rows", "pack", "fill_hot", "spread_hot", "learn_classes", "put_back", "count_rows"
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(not nvrtc.available(), reason="NO NVRTC HERE: THE CUDA C++ IS NOT COMPILED")

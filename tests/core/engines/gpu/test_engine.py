@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from prototide.core import FastKMeansClassifier
+from prototide.core.rows import canonical_rows
 from tests.core.engines.gpu.conftest import DEVICE
 from tests.core.engines.gpu.problems import Stream, assert_close, assert_same_answers
 from tests.core.inspecting import fingerprint
-from tests.core.streams import text_stream
+from tests.core.streams import text_stream, two_faced_class
 
 on_cuda = pytest.mark.skipif(DEVICE != "cuda", reason="NO CUDA HERE: NOT TESTED ON A DEVICE")
 
@@ -52,6 +53,16 @@ def test_maintains_what_the_plain_engine_does(
     assert_close(ours, theirs, 1e-7)
     if counted is not None and penalty == 0:
         assert theirs.counts[counted] > 0
+
+
+def test_a_class_grows_by_several_prototypes_inside_one_group() -> None:
+    stream = Stream.of(0, 1200, 12, 2, 12, dtype="float64", lambda_penalty=0.0, update_rows=600)
+    X, y = two_faced_class(0, 1200, sides=6)
+    stream.rows, stream.classes, stream.weight = canonical_rows(X), y.astype(np.int32), np.ones(1200)
+    ours, theirs = stream.torch(), stream.plain()
+    assert_same_answers(stream.learn(ours, 600), stream.learn(theirs, 600), 1e-9)
+    assert_close(ours, theirs, 1e-8)
+    assert theirs.active[0] > 3  # the first group knows no rivals, so all were born in the second
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -44,3 +44,15 @@ def test_entries_are_found_listed_and_dropped() -> None:
     assert (start.tolist(), length.tolist()) == ([0, 2, 2], [2, 0, 1])
     entries.keep(entries.of_slots(torch.tensor([False, True, False, False, False], device=DEVICE)))
     assert (entries.slot.tolist(), entries.feature.tolist(), entries.M.tolist()) == ([1, 1], [3, 8], [1.0, 3.0])
+
+
+def test_inserting_keys_that_are_new_is_adding_them() -> None:
+    added, inserted = (Entries(torch.float64, torch.device(DEVICE)) for _ in range(2))
+    for feature in ([5, 1, 9], [3, 0, 12, 4]):
+        keys = keys_of(torch.tensor(feature, device=DEVICE), torch.tensor([2, 1, 0, 6][: len(feature)], device=DEVICE))
+        values = columns(torch.arange(1.0, len(feature) + 1, device=DEVICE, dtype=torch.float64))
+        added.add(keys, values)
+        inserted.insert(keys, values)
+    assert (inserted.key == added.key).all()
+    assert inserted.feature.tolist() == [0, 1, 3, 4, 5, 9, 12]
+    assert inserted.M.tolist() == added.M.tolist() == [2.0, 2.0, 1.0, 4.0, 1.0, 3.0, 3.0]

@@ -82,7 +82,7 @@ def test_scores_and_rankings(dtype: str, penalty: float, depth: int, monkeypatch
 @pytest.mark.parametrize("size", [1 << 24, 256])
 def test_rankings_of_more_slots_than_one_block_takes(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_rows, "PART", 256)
-    monkeypatch.setattr(fast_scoring, "PRODUCT_SCORES", size)
+    monkeypatch.setattr(fast_scoring, "SLOTS_AT_ONCE", size)
     engine, rows = learned(Stream.of(4, 900, 40, 120, 4, update_rows=100))
     view, x = engine._view(), engine._unit_there(rows)
     score = slot_scores(rows, x, view.entries, view.roster, view.omega, view.rule)[2]
