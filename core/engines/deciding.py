@@ -58,15 +58,16 @@ class Decisions(NamedTuple):
     loss: Reals  # (n,) -1: none
 
 
+@njit(cache=True)
 def empty_decisions(rows: int, prototypes: int, wrong: int) -> Decisions:
     """Nothing decided."""
-    codes = [np.full((rows, k), -1, np.int32) for k in (prototypes, wrong)]
     one = np.full((8, rows), -1, np.int32)
-    one[1] = one[4] = 0
+    one[1] = 0
+    one[4] = 0
     return Decisions(
-        codes[0], np.zeros((rows, prototypes)), one[0], np.zeros(rows), codes[1], np.zeros((rows, wrong)),
-        one[1], one[2], np.zeros(rows), np.zeros(rows), one[4], one[3], one[5], one[6], np.full(rows, np.inf),
-        one[7], np.zeros(rows), np.full(rows, -1.0),
+        np.full((rows, prototypes), -1, np.int32), np.zeros((rows, prototypes)), one[0], np.zeros(rows),
+        np.full((rows, wrong), -1, np.int32), np.zeros((rows, wrong)), one[1], one[2], np.zeros(rows), np.zeros(rows),
+        one[4], one[3], one[5], one[6], np.full(rows, np.inf), one[7], np.zeros(rows), np.full(rows, -1.0),
     )  # fmt: skip
 
 

@@ -107,23 +107,54 @@ def lower_bound(slots: Ints, low: int, high: int, p: int) -> int:
     return low
 
 
-@njit(cache=True, parallel=True)
-def plan(index: Index, items: Items, operations: Operations) -> Ints:
-    """How many entries each touched feature lacks for its items; 0 for hot features."""
-    missing = np.zeros(items.feature.size, np.int32)
-    for k in prange(items.feature.size):
+class Plan(NamedTuple):
+    """How the touched features' lists must change before the items can be applied."""
+
+    missing: Ints  # (touched,) entries that its list lacks; 0 for hot features
+    moved: Longs  # (touched,) new place of a list that has no room, else -1
+    offset: Ints  # (items,) where in its feature's list the item's slot is, or would be
+
+
+@njit(cache=True)
+def plan(
+    index: Index, rows: Rows, operations: Operations, count: Ints, features: int, pool_end: int
+) -> tuple[Items, Plan, int]:
+    """The items of operations, by feature, what the lists need for them, and the pool's end then."""
+    items = group_items(rows, operations, count, features)
+    missing, moved = np.zeros(items.feature.size, np.int32), np.full(items.feature.size, -1, np.int64)
+    offset = np.empty(items.entry.size, np.int32)
+    _find(index.start, index.length, index.hot, index.slot, items, operations.slot, missing, offset)
+    for k in range(missing.size):
         j = items.feature[k]
-        if index.hot[j] >= 0:
+        if missing[k] > 0 and index.length[j] + missing[k] > index.room[j]:
+            moved[k] = pool_end
+            pool_end += _room_for(index.length[j] + missing[k])
+    return items, Plan(missing, moved, offset), pool_end
+
+
+@njit(cache=True)
+def _room_for(length: int) -> int:
+    return length + length // 4 + 1
+
+
+@njit(cache=True, parallel=True)
+def _find(
+    start: Longs, length: Ints, hot: Ints, slot: Ints, items: Items, asked: Ints, missing: Ints, offset: Ints
+) -> None:
+    """Fills ``missing`` and ``offset``. ``asked``: (operations,) slots."""
+    for k in prange(items.feature.size):
+        j, lacking = items.feature[k], 0
+        if hot[j] >= 0:
             continue
-        at, end, before = index.start[j], index.start[j] + index.length[j], -1
+        at, end, before = start[j], start[j] + length[j], -1
         for i in range(items.first[k], items.first[k + 1]):
-            p = operations.slot[items.operation[i]]
-            if p == before:
-                continue
-            before = p
-            at = lower_bound(index.slot, at, end, p)
-            missing[k] += at == end or index.slot[at] != p
-    return missing
+            p = asked[items.operation[i]]
+            if p != before:
+                before = p
+                at = lower_bound(slot, at, end, p)
+                lacking += at == end or slot[at] != p
+            offset[i] = at - start[j]
+        missing[k] = lacking
 
 
 @njit(cache=True, parallel=True)
@@ -133,8 +164,7 @@ def apply(
     operations: Operations,
     rows: Rows,
     rate: Reals,
-    missing: Ints,
-    moved: Longs,
+    plan: Plan,
     kind: NDArray[np.int8],
     mass: Reals,
     total: Reals,
@@ -144,15 +174,12 @@ def apply(
 ) -> None:
     """Makes the entries that are missing and applies all items, then renews the mutual information of what attracted.
 
-    ``moved``: (touched,) new place of a list that has no room, else -1. ``kind``, ``mass``: of each slot.
-    ``total``: of each feature. ``weight``: of the mutual information, 0: none.
+    ``kind``, ``mass``: of each slot. ``total``: of each feature. ``weight``: of the mutual information, 0: none.
     """
     for k in prange(
         items.feature.size
     ):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
-        _apply_feature(
-            index, items, operations, rows, rate, k, missing[k], moved[k], kind, mass, total, scalars, weight, sketch
-        )
+        _apply_feature(index, items, operations, rows, rate, k, plan, kind, mass, total, scalars, weight, sketch)
 
 
 @njit(cache=True)
@@ -163,8 +190,7 @@ def _apply_feature(
     rows: Rows,
     rate: Reals,
     k: int,
-    missing: int,
-    moved: int,
+    plan: Plan,
     kind: NDArray[np.int8],
     mass: Reals,
     total: Reals,
@@ -175,9 +201,10 @@ def _apply_feature(
     corrected = index.R.size > 0
     j = items.feature[k]
     h = index.hot[j]
-    if h < 0 and missing > 0:
-        _make_entries(index, items, operations, k, missing, moved)
-    at, end = index.start[j], index.start[j] + index.length[j]
+    found = plan.missing[k] == 0
+    if not found:
+        _make_entries(index, items, operations, k, plan.missing[k], plan.moved[k])
+    start, at, end = index.start[j], index.start[j], index.start[j] + index.length[j]
     attracted = False
     for i in range(items.first[k], items.first[k + 1]):
         o = items.operation[i]
@@ -190,7 +217,7 @@ def _apply_feature(
                 index.hot_R[p // TILE, h, p % TILE] += operations.r[o] * rate[items.entry[i]] * x
                 note(sketch.R, sketch.step_R, sketch.stale, h, p, index.hot_R[p // TILE, h, p % TILE])
         else:
-            at = lower_bound(index.slot, at, end, p)
+            at = start + plan.offset[i] if found else lower_bound(index.slot, at, end, p)
             index.M[at] += add
             if corrected and operations.r[o] != 0:
                 index.R[at] += operations.r[o] * rate[items.entry[i]] * x
@@ -251,6 +278,8 @@ def _make_entries(index: Index, items: Items, operations: Operations, k: int, mi
             target -= 1
     index.start[j] = new
     index.length[j] = length + missing
+    if moved >= 0:
+        index.room[j] = _room_for(length + missing)
 
 
 @njit(cache=True, parallel=True)

@@ -170,3 +170,11 @@ def insert_class(c: int, p: int, score: float, found: int, top_class: Ints, top_
 def before(score: float, slot: int, other_score: float, other_slot: int) -> bool:
     """The order of classes: higher score, then lower slot."""
     return score > other_score or (score == other_score and slot < other_slot)
+
+
+@njit(cache=True, error_model="numpy")
+def rescale(square: Reals, slots: Ints, tau: float, least: float, scale: Floats) -> None:
+    """scale[p] <- tau / |M_p| for some slots; 0 where |M_p| is not above ``least``."""
+    for p in slots:
+        length = np.sqrt(square[p])
+        scale[p] = tau / length if length > least else 0.0

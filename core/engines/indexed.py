@@ -15,8 +15,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from prototide.core.engines import budget, deciding, index_scoring, learning, settling
+from prototide.core.engines import budget, index_scoring, learning, settling
 from prototide.core.engines import index as entries
+from prototide.core.engines.deciding import DEAD
 from prototide.core.engines.index import TILE, Operations, empty_index
 from prototide.core.engines.movement import Journey
 from prototide.core.engines.plain import PlainEngine, Ranking, _Probed
@@ -62,6 +63,7 @@ class IndexedEngine(PlainEngine):
         self._pool_end = 0
         self._hot_rows = 0
         self._rank = np.zeros(0, np.int32)  # of each slot among its class's prototypes
+        self._begun = np.zeros(0)  # scratch of settle_group
         self._dots = np.zeros(0)  # M_a . M_b of each class's prototypes, by rank
         self._dots_first, self._dots_size = np.zeros(0, np.int64), np.zeros(0, np.int32)
         self._count = np.zeros(0, np.int32)  # scratch of group_items
@@ -127,13 +129,13 @@ class IndexedEngine(PlainEngine):
         """tau / |M| of each slot."""
         if self._tau != self.rule.tau:  # a parameter has changed
             self._tau = self.rule.tau
-            self._rescale_slots(slice(None))
+            self._rescale_slots()
         return self._scale
 
-    def _rescale_slots(self, which: Any) -> None:
-        """Keeps ``_scale`` up after the length of some slots' centres has changed."""
-        length = np.sqrt(self._slots.square[which])
-        self._scale[which] = np.divide(self._tau, length, out=np.zeros_like(length), where=length > TINY)
+    def _rescale_slots(self, which: Ints | None = None) -> None:
+        """Keeps ``_scale`` up after the length of some slots' centres has changed; None: of any."""
+        which = np.arange(self._scale.size, dtype=np.int32) if which is None else which
+        index_scoring.rescale(self._slots.square, which, self._tau, TINY, self._scale)
 
     def _used(self) -> int:
         while self._end > 0 and self._slots.kind[self._end - 1] == FREE:
@@ -258,6 +260,7 @@ class IndexedEngine(PlainEngine):
             self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
             more = size - self._rank.size
             self._rank = np.append(self._rank, np.zeros(more, np.int32))
+            self._begun = np.empty(size)
             self._scale = np.append(self._scale, np.zeros(more, self._dtype))
             self._grow_hot(self._index.hot_M.shape[1])
 
@@ -338,49 +341,22 @@ class IndexedEngine(PlainEngine):
         if not learned.size:
             return _Probed(winners, probed)
         self._reserve_slots(learned.size)
-        thief = self._slots.id[self._classes.trial[frozen.steal_class]]
-        order = learned[np.argsort(own_class[learned], kind="stable")].astype(np.int32)
-        present, first = np.unique(own_class[order], return_index=True)
-        first = np.append(first, order.size)
-        rate = np.empty(unit.x.size if self.rule.correction > 0 else 0)
-        if self.rule.correction > 0:
-            deciding.correction_rates(unit, self._features, float(self._scalars[OMEGA]), rate)
-        decided = deciding.empty_decisions(rows.count, self._most_active(learned.size) + 1, self.rule.wrong_classes)
-        deciding.decide(
-            unit, rate, weight, order, first, present, frozen, *products, self._slots, self._rank, self._classes,
-            self._scalars,
-            self.rule, self._dots, self._dots_first, self._dots_size, decided,
+        settled = settling.settle_group(
+            unit, own_class, weight, frozen, *products, self._slots, self._rank, self._begun, self._classes,
+            self._features, self._scalars, self._counters, self.rule, self._dots, self._dots_first, self._dots_size,
+            self._most_active(learned.size) + 1,
         )  # fmt: skip
-        born = settling.settle(own_class, decided, self._slots, self._rank, self._classes, self._counters)
-        self._end = max(self._end, int(born.max()) + 1)
-        heirs = np.full(rows.count, -1, np.int32)
-        operations = settling.operations_of(decided, born, self._slots, order, first, heirs)
-        settling.finish_shared(
-            unit, own_class, weight, decided, frozen, self._slots, self._classes, self._features, self._scalars,
-            self.rule, thief,
-        )  # fmt: skip
-        self._inherit(decided, born, heirs)
-        self._change(unit, rate, operations, self.rule.pmi)
-        self._rescale_slots(operations.slot)
-        self._touched[present] = True
-        attracted = operations.m != 0
-        trace = Trace(
-            np.array([int(attracted.sum())]), operations.row[attracted].astype(np.int64), operations.slot[attracted],
-            operations.m[attracted],
-            _slots_of(decided.own_code, born),
-            decided.own_score,
-        )  # fmt: skip
-        journey.add(unit, trace)
-        return _Probed(winners, probed, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
+        self._end = max(self._end, settled.end)
+        if settled.heir.size and self._index.R.size:
+            self._inherit(settled.heir, settled.source)
+        self._change(unit, settled.rate, settled.operations, self.rule.pmi)
+        self._rescale_slots(settled.operations.slot)
+        self._touched[settled.present] = True
+        journey.add(unit, Trace(np.array([settled.slot.size]), *settled[3:9]))
+        return _Probed(winners, probed, (settled.own_slot, self._ids(settled.own_slot), settled.own_score))
 
-    def _inherit(self, decided: deciding.Decisions, born: Ints, heirs: Ints) -> None:
+    def _inherit(self, target: Ints, source: Ints) -> None:
         """Promoted prototypes get the correction of the one that they stand beside, as it was at the group's start."""
-        rows = np.flatnonzero(heirs >= 0)
-        if not rows.size or self._index.R.size == 0:
-            return
-        target = _slots_of(decided.promoted[rows], born)
-        alive = self._slots.kind[target] != deciding.DEAD
-        source, target = heirs[rows][alive], target[alive]
         feature, slot, _, R, pmi = self._entries_of(np.unique(source))
         held = [np.flatnonzero((slot == s) & ((R != 0) | (pmi != 0))) for s in source]
         self._add(feature, [(at, p, R[at]) for at, p in zip(held, target, strict=True)], "R")
@@ -413,31 +389,13 @@ class IndexedEngine(PlainEngine):
         """Applies operations to the entries, making room where they need it. ``pmi``: its weight, 0: leave it."""
         if not operations.row.size:
             return
-        items = entries.group_items(rows, operations, self._count, self.n_features)
-        missing = entries.plan(self._index, items, operations)
-        length = self._index.length[items.feature] + missing
-        tight = length > self._index.room[items.feature]
-        room = length[tight].astype(np.int64) + length[tight] // 4 + 1
-        moved = np.full(items.feature.size, -1, np.int64)
-        moved[tight] = self._pool_end + np.cumsum(room) - room
-        self._pool_end += int(room.sum())
-        self._reserve_pool(self._pool_end)
-        self._index.room[items.feature[tight]] = room
+        items, plan, end = entries.plan(self._index, rows, operations, self._count, self.n_features, self._pool_end)
+        self._reserve_pool(end)
+        self._pool_end = end
         entries.apply(
-            self._index,
-            items,
-            operations,
-            rows,
-            rate,
-            missing,
-            moved,
-            self._slots.kind,
-            self._slots.mass,
-            self._features.total,
-            self._scalars,
-            pmi,
-            self._sketch,
-        )
+            self._index, items, operations, rows, rate, plan, self._slots.kind, self._slots.mass,
+            self._features.total, self._scalars, pmi, self._sketch,
+        )  # fmt: skip
 
     def _reserve_pool(self, size: int) -> None:
         have = self._index.slot.size
@@ -487,7 +445,7 @@ class IndexedEngine(PlainEngine):
         """Drops the entries whose part is below ``least[slot]`` and those of dead slots; |M|^2 anew where it is > 0."""
         slots = self._slots
         changed = least > 0
-        least = np.where(slots.kind == deciding.DEAD, np.inf, least)
+        least = np.where(slots.kind == DEAD, np.inf, least)
         if not least.any():
             return
         kept = np.zeros((SHARDS, slots.kind.size))
@@ -497,7 +455,7 @@ class IndexedEngine(PlainEngine):
         self._dots[diagonal[changed]] = slots.square[changed]
         self._sketch.stale[: least.size] |= least > 0
         settling.free_dead(slots)
-        self._rescale_slots(slice(None))
+        self._rescale_slots()
 
     def _light(self) -> list[int]:
         """Active prototypes below ``min_weight``, the lightest first, the last of a class only to forget it."""
@@ -520,7 +478,7 @@ class IndexedEngine(PlainEngine):
         self._scalars[1] /= omega
         self._scalars[3] /= omega
         self._scalars[OMEGA] = 1.0
-        self._rescale_slots(slice(None))
+        self._rescale_slots()
         self._sketch.step_M[:] /= omega
         self._sketch.step_R[:] /= omega
 
@@ -553,7 +511,7 @@ class IndexedEngine(PlainEngine):
             absorbed |= self._merge_class(c, threshold)
         if not absorbed:
             return
-        self._rescale_slots(slice(None))
+        self._rescale_slots()
         involved = [*absorbed, *(b for others in absorbed.values() for b, _ in others)]
         feature, slot, M, R, pmi = self._entries_of(np.array(involved))
         by_slot = np.argsort(slot, kind="stable")
@@ -701,7 +659,7 @@ class IndexedEngine(PlainEngine):
     def largest_parts(self) -> Reals:
         """(slots,) largest part of each prototype's centre, 0 for empty slots."""
         centres = self._index._replace(R=self._index.R[:0])
-        return self._largest_parts(centres, self._slots.kind % deciding.DEAD > 0)
+        return self._largest_parts(centres, self._slots.kind % DEAD > 0)
 
     def part_counts(self, below: Reals) -> Longs:
         """(BUCKETS,) listed entries by bucket of their part, of those below ``below[slot]``."""
@@ -726,7 +684,7 @@ class IndexedEngine(PlainEngine):
     def state(self) -> dict[str, NDArray[Any]]:
         """The whole model as named arrays, copies: the plain engine's, and what only this one keeps (``index.*``)."""
         used = self._used()
-        flag = (self._slots.kind[:used] % deciding.DEAD) != 0
+        flag = (self._slots.kind[:used] % DEAD) != 0
         count = entries.count_kept(self._index, flag)
         first = np.append(0, np.cumsum(count, dtype=np.int64))
         total, dtype = int(first[-1]), self._dtype
@@ -750,8 +708,8 @@ class IndexedEngine(PlainEngine):
         """Becomes the model whose `state` this is, the plain engine's or this one's."""
         self._restore_tables(arrays)
         self._end = self._slots.kind.size
-        self._scale = np.zeros(self._end, self._dtype)
-        self._rescale_slots(slice(None))
+        self._scale, self._begun = np.zeros(self._end, self._dtype), np.empty(self._end)
+        self._rescale_slots()
         self._limits, self.rule_grows = np.zeros(0, np.int64), bool((self._classes.limit > 1).any())
         slots, features = self._slots.kind.size, self.n_features
         corrected = self.rule.correction > 0 or bool(arrays["entry.correction"].any())
@@ -819,11 +777,6 @@ def _nothing_frozen(top: Ranking) -> Frozen:
     none = np.zeros(0)
     start = np.zeros(top.scores.shape[0] + 1, np.int64)
     return Frozen(top.classes, top.slots, top.scores, start, none.astype(np.int32), none)
-
-
-def _slots_of(code: Ints, born: Ints) -> Ints:
-    """Slots for the codes of `deciding.Decisions`; -1 stays."""
-    return np.where(code >= -1, code, born[np.maximum(0, -2 - code)]).astype(np.int32)
 
 
 def _taken(rows: Rows, which: Longs) -> Rows:

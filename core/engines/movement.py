@@ -27,17 +27,10 @@ class Movement:
 
 @dataclass
 class Journey:
-    """The prototypes as they were at the start, and what they attracted since."""
+    """What the prototypes have attracted since a moment: groups of rows, and which prototypes took them."""
 
-    ids: Longs  # (slots,) -1 where no active prototype was
-    squares: Reals  # (slots,) |M|^2
     rows: list[Rows] = field(default_factory=list)
     traces: list[Trace] = field(default_factory=list)
-
-    @classmethod
-    def begin(cls, slots: Slots) -> Journey:
-        """From here."""
-        return cls(np.where(slots.kind == ACTIVE, slots.id, -1), slots.square.copy())
 
     def add(self, rows: Rows, trace: Trace) -> None:
         """One group's rows and which prototypes attracted them."""
@@ -46,32 +39,22 @@ class Journey:
 
     def movement(self, slots: Slots, omega: float, n_features: int) -> Movement:
         """To here."""
-        counts = [int(trace.end[0]) for trace in self.traces]
-        slot = np.concatenate(
-            [trace.slot[:n] for trace, n in zip(self.traces, counts, strict=True)] or [np.zeros(0, np.int32)]
-        )
-        if not slot.size:
+        parts = [trace[1:5] if trace.end[0] == trace.row.size else _cut(trace) for trace in self.traces]
+        if not any(part[0].size for part in parts):
             return Movement(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0), np.zeros(0))
-        before = np.cumsum([0] + [rows.indptr.size - 1 for rows in self.rows])
-        row = np.concatenate([trace.row[:n] + b for trace, n, b in zip(self.traces, counts, before, strict=False)])
-        weight = np.concatenate([trace.weight[:n] for trace, n in zip(self.traces, counts, strict=True)])
-        order = np.argsort(slot, kind="stable")
-        moved, first = np.unique(slot[order], return_index=True)
-        indptr, indices, x = _stacked(self.rows)
-        if indices.size < n_features // 8:  # few of many features: numbered anew
-            columns, indices = np.unique(indices, return_inverse=True)
-            n_features = columns.size
-        squares = _attracted_squares(
-            indptr, indices.astype(np.int32, copy=False), x, row[order], weight[order],
-            np.append(first, slot.size), n_features,
-        )  # fmt: skip
-        known = moved < self.ids.size
-        known[known] = self.ids[moved[known]] == slots.id[moved[known]]
-        known &= slots.kind[moved] == ACTIVE
-        moved, squares = moved[known], squares[known]
-        old, new = np.sqrt(self.squares[moved]), np.sqrt(slots.square[moved])
-        shift = np.maximum(0.0, (squares - (new - old) ** 2) / (2 * old * new))
-        return Movement(slots.id[moved], slots.cls[moved], slots.mass[moved] / omega, shift)
+        row, slot, weight, before = parts[0]
+        if len(parts) > 1:
+            begin = np.cumsum([0] + [rows.indptr.size - 1 for rows in self.rows])
+            row = np.concatenate([part[0] + b for part, b in zip(parts, begin, strict=False)])
+            slot, weight, before = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+        dense = np.zeros(n_features if row.size > 1 else 0)  # pages that are never touched cost nothing
+        moved, shifts = _shifts(*_stacked(self.rows), row, slot, weight, before, slots.kind, slots.square, dense)
+        return Movement(slots.id[moved], slots.cls[moved], slots.mass[moved] / omega, shifts)
+
+
+def _cut(trace: Trace) -> tuple[Longs, Ints, Reals, Reals]:
+    end = trace.end[0]
+    return trace.row[:end], trace.slot[:end], trace.weight[:end], trace.before[:end]
 
 
 def joined(parts: list[Movement]) -> Movement:
@@ -97,19 +80,34 @@ def _stacked(rows: list[Rows]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
     return indptr, np.concatenate([part.indices for part in rows]), np.concatenate([part.x for part in rows])
 
 
-@njit(cache=True)
-def _attracted_squares(
-    indptr: Longs, indices: Ints, x: Reals, row: Longs, weight: Reals, first: Longs, n_features: int
-) -> Reals:
-    """|sum of weight * x|^2 over the attractions first[k]..first[k + 1] of each prototype k."""
-    dense, squares = np.zeros(n_features), np.zeros(first.size - 1)
-    for k in range(first.size - 1):
-        for a in range(first[k], first[k + 1]):
+@njit(cache=True, error_model="numpy")
+def _shifts(
+    indptr: Longs, indices: Ints, x: Reals, row: Longs, slot: Ints, weight: Reals, before: Reals,
+    kind: NDArray[np.int8], square: Reals, dense: Reals,
+) -> tuple[Ints, Reals]:  # fmt: skip
+    """(slots ascending, how far each moved) of prototypes that were active and are. ``dense``: (features,) zeros."""
+    order = np.argsort(slot, kind="mergesort")
+    moved, shifts, found, last = np.empty(slot.size, np.int32), np.empty(slot.size), 0, 0
+    while last < slot.size:
+        first, p = last, slot[order[last]]
+        while last < slot.size and slot[order[last]] == p:
+            last += 1
+        if before[order[first]] < 0 or kind[p] != ACTIVE:
+            continue
+        attracted = 0.0  # |sum of weight * x|^2
+        for k in range(first, last):
+            a = order[k]
             for i in range(indptr[row[a]], indptr[row[a] + 1]):
-                old, step = dense[indices[i]], weight[a] * x[i]
-                dense[indices[i]] = old + step
-                squares[k] += step * (2 * old + step)
-        for a in range(first[k], first[k + 1]):
-            for i in range(indptr[row[a]], indptr[row[a] + 1]):
-                dense[indices[i]] = 0
-    return squares
+                old, step = dense[indices[i]] if last - first > 1 else 0.0, weight[a] * x[i]
+                attracted += step * (2 * old + step)
+                if last - first > 1:
+                    dense[indices[i]] = old + step
+        if last - first > 1:
+            for k in range(first, last):
+                for i in range(indptr[row[order[k]]], indptr[row[order[k]] + 1]):
+                    dense[indices[i]] = 0
+        old, new = np.sqrt(before[order[first]]), np.sqrt(square[p])
+        moved[found] = p
+        shifts[found] = max(0.0, (attracted - (new - old) ** 2) / (2 * old * new))
+        found += 1
+    return moved[:found], shifts[:found]

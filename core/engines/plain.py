@@ -358,8 +358,9 @@ class PlainEngine:
         capacity = learned * (self._most_active(learned) + 1)  # and the trial
         trace = Trace(
             np.zeros(1, np.int64), np.empty(capacity, np.int64), np.empty(capacity, np.int32), np.empty(capacity),
-            np.full(rows.count, -1, np.int32), np.zeros(rows.count),
+            np.empty(capacity), np.full(rows.count, -1, np.int32), np.zeros(rows.count),
         )  # fmt: skip
+        begun = np.where(self._slots.kind == ACTIVE, self._slots.square, -1.0)
         stolen, loss = np.zeros(self._classes.active.size, np.int64), np.full(rows.count, -1.0)
         push_slot = np.full((rows.count, self.rule.wrong_classes), -1, np.int32)
         push_step = np.zeros(push_slot.shape)
@@ -371,6 +372,7 @@ class PlainEngine:
             unit, own_class, weight, self._postings, self._holdings, self._slots, self._classes, self._features,
             self._scalars, self.rule, trial_id, stolen, loss, push_slot, push_step,
         )  # fmt: skip
+        trace.before[: trace.end[0]] = begun[trace.slot[: trace.end[0]]]
         if self.rule.pmi > 0:
             learning.refresh_pmi(unit, trace, self._postings, self._slots, self._features, self._scalars, self.rule.pmi)
         self._touched[own_class[own_class >= 0]] = True
@@ -378,12 +380,15 @@ class PlainEngine:
         return _Probed(winners, scores, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
 
     def _begin_journey(self) -> Journey:
-        return Journey.begin(self._slots)
+        return Journey()
 
     def _most_active(self, learned: int) -> int:
         """Most active prototypes of a class inside a group: at first one more, then one for each trial's five rows."""
-        most = int(self._classes.active.max()) + 1 + learned // (self.rule.grow_after + int(self.rule.grow_gain))
-        return max(int(self._classes.active.max()), min(most, int(self._classes.limit.max())))
+        now = self._class_sizes()[1]
+        if learned == 1 and now:
+            return now + 1
+        most = now + 1 + learned // (self.rule.grow_after + int(self.rule.grow_gain))
+        return max(now, min(most, int(self._classes.limit.max())))
 
     def _movement(self, journey: Journey) -> Movement:
         return journey.movement(self._slots, float(self._scalars[OMEGA]), self.n_features)

@@ -1,11 +1,13 @@
-"""After the classes have decided: slots for what was born, in row order, and the group's operations on the index."""
+"""What a group's rows change: classes decide, births get slots in row order, and the operations on the index."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from prototide.core.engines.deciding import DEAD, Decisions
+from prototide.core.engines.deciding import DEAD, Decisions, correction_rates, decide, empty_decisions
 from prototide.core.engines.index import Operations
 from prototide.core.engines.learning import occupy
 from prototide.core.engines.tables import (
@@ -26,6 +28,92 @@ from prototide.core.engines.tables import (
     Rule,
     Slots,
 )  # fmt: skip
+
+
+class Settled(NamedTuple):
+    """What a group's rows have changed in the tables, and what they are to change in the index."""
+
+    operations: Operations
+    rate: Reals  # (non-zeros,) of the corrections; empty without them
+    present: Ints  # (classes present,)
+    row: Longs  # of the attractions, as in `tables.Trace`
+    slot: Ints
+    weight: Reals
+    before: Reals
+    own_slot: Ints  # (n,)
+    own_score: Reals  # (n,)
+    heir: Ints  # (heirs,) promoted slots,
+    source: Ints  # (heirs,) and the slots whose correction they take over
+    end: int  # no slot from here on was taken
+
+
+@njit(cache=True)
+def settle_group(
+    rows: Rows, own_class: Ints, weight: Reals, frozen: Frozen, own_M: Reals, own_R: Reals, slots: Slots, rank: Ints,
+    begun: Reals, classes: Classes, features: Features, scalars: Reals, counters: Longs, rule: Rule, dots: Reals,
+    dots_first: Longs, dots_size: Ints, most: int,
+) -> Settled:  # fmt: skip
+    """Learns a scored group but for the entries. ``most``: attractions of a row; ``begun``: (slots,) scratch."""
+    order, first, present = _by_class(own_class)
+    thief = np.empty(frozen.steal_class.size, np.int64)
+    for i in range(thief.size):
+        thief[i] = slots.id[classes.trial[frozen.steal_class[i]]]
+    for c in present:
+        p = classes.first[c]
+        while p >= 0:
+            begun[p] = slots.square[p] if slots.kind[p] == ACTIVE else -1.0
+            p = slots.next[p]
+    rate = np.empty(rows.x.size if rule.correction > 0 else 0)
+    if rule.correction > 0:
+        correction_rates(rows, features, scalars[OMEGA], rate)
+    decided = empty_decisions(own_class.size, most, rule.wrong_classes)
+    decide(
+        rows, rate, weight, order, first, present, frozen, own_M, own_R, slots, rank, classes, scalars, rule, dots,
+        dots_first, dots_size, decided,
+    )  # fmt: skip
+    born = settle(own_class, decided, slots, rank, classes, counters)
+    for t in range(born.size):
+        if born[t] >= 0:
+            begun[born[t]] = -1
+    heirs = np.full(own_class.size, -1, np.int32)
+    operations = operations_of(decided, born, slots, order, first, heirs)
+    finish_shared(rows, own_class, weight, decided, frozen, slots, classes, features, scalars, rule, thief)
+    own_slot = np.empty(own_class.size, np.int32)
+    for t in range(own_slot.size):
+        own_slot[t] = _slot_of(decided.own_code[t], born)
+    heir, source = _heirs(decided, born, slots, heirs)
+    attracted = np.flatnonzero(operations.m != 0)
+    slot = operations.slot[attracted]
+    return Settled(
+        operations, rate, present, operations.row[attracted].astype(np.int64), slot, operations.m[attracted],
+        begun[slot], own_slot, decided.own_score, heir, source, born.max() + 1,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _by_class(own_class: Ints) -> tuple[Ints, Longs, Ints]:
+    """(learned rows by class, where each class begins among them and the end, the classes)."""
+    order = np.flatnonzero(own_class >= 0).astype(np.int32)
+    order = order[np.argsort(own_class[order], kind="mergesort")]
+    first, found = np.empty(order.size + 1, np.int64), 0
+    for i in range(order.size):
+        if i == 0 or own_class[order[i]] != own_class[order[i - 1]]:
+            first[found] = i
+            found += 1
+    first[found] = order.size
+    return order, first[: found + 1], own_class[order[first[:found]]]
+
+
+@njit(cache=True)
+def _heirs(decided: Decisions, born: Ints, slots: Slots, heirs: Ints) -> tuple[Ints, Ints]:
+    heir, source, n = np.empty(heirs.size, np.int32), np.empty(heirs.size, np.int32), 0
+    for t in range(heirs.size):
+        if heirs[t] >= 0:
+            p = _slot_of(decided.promoted[t], born)
+            if slots.kind[p] != DEAD:
+                heir[n], source[n] = p, heirs[t]
+                n += 1
+    return heir[:n], source[:n]
 
 
 @njit(cache=True)

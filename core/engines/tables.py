@@ -116,6 +116,7 @@ class Trace(NamedTuple):
     row: Longs
     slot: Ints
     weight: Reals
+    before: Reals  # |M|^2 of the slot at the group's start, -1 where no active prototype was
     own_slot: Ints  # (n,) each learned row's best own prototype just before it was learned, -1 for none,
     own_score: Reals  # (n,) and its score
 

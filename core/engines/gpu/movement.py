@@ -12,15 +12,22 @@ from prototide.core.engines.gpu.entries import SLOT_MASK
 from prototide.core.engines.gpu.rows import to_device
 from prototide.core.engines.gpu.sums import squares_by, sums_by
 from prototide.core.engines.movement import Journey, Movement
-from prototide.core.engines.tables import ACTIVE, Slots
+from prototide.core.engines.tables import ACTIVE, Longs, Reals, Slots
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DeviceJourney(Journey):
     """The prototypes as they were at the start, and how their centres changed since."""
 
+    ids: Longs  # (slots,) -1 where no active prototype was
+    squares: Reals  # (slots,) |M|^2
     keys: list[Tensor] = field(default_factory=list)  # of each group: entries that changed, each once,
     changes: list[Tensor] = field(default_factory=list)  # and by how much
+
+    @classmethod
+    def begin(cls, slots: Slots) -> DeviceJourney:
+        """From here."""
+        return cls(ids=np.where(slots.kind == ACTIVE, slots.id, -1), squares=slots.square.copy())
 
     def movement(self, slots: Slots, omega: float, n_features: int) -> Movement:
         """To here."""
