@@ -29,7 +29,7 @@ def replay(plan: Plan, event: Ints, event_slot: Ints, slots: Slots, classes: Cla
     happened = np.flatnonzero(event)
     if not happened.size:
         return Replayed(place, vacated, kept)
-    owner = np.repeat(np.arange(plan.classes.size), plan.count)
+    owner = plan.owner
     free = [int(p) for p in np.flatnonzero(slots.kind == FREE)]  # ascending: a heap
     for r in happened[np.argsort(plan.row[happened], kind="stable")].tolist():
         k, local, what = int(owner[r]), int(event_slot[r]), int(event[r])

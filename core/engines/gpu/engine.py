@@ -165,26 +165,26 @@ class GpuEngine(Keeping):
             return _Probed(self._told(frozen, top), _doubles(frozen.asked))
         if self.rule.pmi > 0:
             self._store.inform()
-        # laying out waits for the device now and then: before scoring, which keeps it busy
-        plan = Plan.of(own_class, self._slots, self._classes, self.rule)
+        frozen = self._freeze_there(rows, x, own, asked, depth)
+        plan = Plan.of(own_class, self._slots, self._classes, self.rule)  # the host's work, while the device scores
         tables = tables_of(plan, self._slots, self._classes, self.device)
         rates = 1 / torch.sqrt(1 + self._violation / self.omega)
         group = lay_out(plan, rows, x, weight, self._store, tables, rates.to(self._real))
-        active = (tables.kind == ACTIVE).clone()
-        frozen = self._freeze_there(rows, x, own, asked, depth)
+        active = tables.kind == ACTIVE
         group.face(frozen, own, self.rule.wrong_classes + 1)
         outcome = self._compute.learn(group, self.rule, self.omega, float(self._scalars[MEAN_LOSS]))
         self._compute.put_back(group, outcome, self._store)
         self._count_rows(group, outcome)
-        replayed = self._replay(plan, group, outcome)
+        replayed, own_best, loss = self._replay(plan, group, outcome, own_class.size)
         self._travel(journey, group, outcome, active, replayed.place)
         self._settle(group, outcome, plan, replayed)
         self._count_steals(frozen, plan, outcome, replayed, own_class)
-        self._count_losses(group, outcome, weight)
+        if self.rule.correction == 0:  # nothing learns from it
+            loss = np.where(own_class >= 0, -1.0, np.nan)
+        _count_losses(loss, weight, self._scalars)
         self._inform(group, replayed)
         self._touched[plan.classes] = True
         self._changed()
-        own_best = self._own_best(plan, outcome, replayed, own_class.size)
         return _Probed(self._told(frozen, top), _doubles(frozen.asked), own_best)
 
     def _told(self, frozen: Frozen, top: Ranking) -> Longs:
@@ -192,27 +192,40 @@ class GpuEngine(Keeping):
         _copy(top, frozen.top_class, frozen.top_slot, frozen.top_score)
         return self._winners(top)
 
-    def _replay(self, plan: Plan, group: Group, outcome: Outcome) -> births.Replayed:
-        """Births and deaths; the tables of slots and classes as the device left them."""
-        event, event_slot = torch.stack([outcome.event, outcome.event_slot]).cpu().numpy()
+    def _replay(
+        self, plan: Plan, group: Group, outcome: Outcome, count: int
+    ) -> tuple[births.Replayed, tuple[Ints, Longs, Reals], Reals]:
+        """Births and deaths; the tables of slots and classes as the device left them.
+
+        Also each of the batch's rows' best own prototype and its loss, NaN for rows that were not learned.
+        """
+        of_rows = (outcome.event, outcome.event_slot, outcome.own, outcome.own_score, outcome.loss)
+        event, event_slot, own, own_score, loss = _doubles(torch.stack([column.to(self._wide) for column in of_rows]))
+        event, event_slot = event.astype(np.int32), event_slot.astype(np.int32)
         self._reserve_slots(int(np.count_nonzero(event)))
         replayed = births.replay(plan, event, event_slot, self._slots, self._classes, self._counters)
-        mass, square = torch.stack([group.tables.mass, group.tables.square]).cpu().numpy().astype(np.float64)
-        there = replayed.place >= 0
-        self._slots.mass[replayed.place[there]] = mass[there]
-        self._slots.square[replayed.place[there]] = square[there]
-        counts, c, classes = group.tables.counts.cpu().numpy(), plan.classes, self._classes
-        trial = counts[:, Tables.TRIAL]
+        self._take_tables(plan, group.tables, replayed.place)
+        own_slot = np.where(own >= 0, replayed.place[plan.owner, np.maximum(own, 0).astype(np.int64)], -1)
+        slots, scores, losses = np.full(count, -1, np.int32), np.zeros(count), np.full(count, np.nan)
+        slots[plan.row], scores[plan.row], losses[plan.row] = own_slot, own_score, loss
+        return replayed, (slots, self._ids(slots), scores), losses
+
+    def _take_tables(self, plan: Plan, tables: Tables, place: Longs) -> None:
+        parts = (tables.mass, tables.square, tables.counts.to(self._wide))
+        width, c, classes = place.shape[1], plan.classes, self._classes
+        mass, square, counts = np.split(_doubles(torch.cat(parts, 1)), [width, 2 * width], 1)
+        there = place >= 0
+        self._slots.mass[place[there]] = mass[there]
+        self._slots.square[place[there]] = square[there]
+        trial = counts[:, Tables.TRIAL].astype(np.int64)
         classes.active[c] = counts[:, Tables.ACTIVE]
-        at = replayed.place[np.arange(c.size), np.maximum(trial, 0)]
-        classes.trial[c] = np.where(trial >= 0, at, -1)
-        tables = (
+        classes.trial[c] = np.where(trial >= 0, place[np.arange(c.size), np.maximum(trial, 0)], -1)
+        columns = (
             (classes.errors, Tables.ERRORS), (classes.wait, Tables.WAIT), (classes.saved, Tables.SAVED),
             (classes.stolen, Tables.STOLEN), (classes.age, Tables.AGE),
         )  # fmt: skip
-        for table, column in tables:
+        for table, column in columns:
             table[c] = counts[:, column]
-        return replayed
 
     def _travel(self, journey: DeviceJourney, group: Group, outcome: Outcome, active: Tensor, place: Longs) -> None:
         """Notes how the centres that were active have changed."""
@@ -291,13 +304,6 @@ class GpuEngine(Keeping):
         if rule.pmi > 0:
             self._total += total
 
-    def _count_losses(self, group: Group, outcome: Outcome, weight: Reals) -> None:
-        """The mean loss, in row order."""
-        loss = outcome.loss.new_full((weight.size,), torch.nan).index_copy_(0, group.row, outcome.loss)
-        if self.rule.correction == 0:  # nothing learns from it
-            loss.clamp_(max=-1)
-        _count_losses(_doubles(loss), weight, self._scalars)
-
     def _inform(self, group: Group, replayed: births.Replayed) -> None:
         """The mutual information, anew, of every entry that an active prototype attracted in the group; R follows.
 
@@ -317,16 +323,6 @@ class GpuEngine(Keeping):
         new = new.to(pmi.dtype)
         store.R[at] += new - pmi[at]
         pmi[at] = new
-
-    def _own_best(
-        self, plan: Plan, outcome: Outcome, replayed: births.Replayed, count: int
-    ) -> tuple[Ints, Longs, Reals]:
-        own, score = outcome.own.cpu().numpy(), outcome.own_score.cpu().numpy()
-        owner = np.repeat(np.arange(plan.classes.size), plan.count)
-        slots, scores = np.full(count, -1, np.int32), np.zeros(count)
-        slots[plan.row] = np.where(own >= 0, replayed.place[owner, np.maximum(own, 0)], -1)
-        scores[plan.row] = score
-        return slots, self._ids(slots), scores
 
 
 def _copy(ranking: Ranking, classes: Tensor, slots: Tensor, scores: Tensor) -> None:

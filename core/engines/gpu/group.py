@@ -34,6 +34,11 @@ class Plan:
     count: Longs  # (classes,)
     slot: Longs  # (classes, most slots of one class) ascending, -1 fills up with room for births
 
+    @property
+    def owner(self) -> Longs:
+        """(rows,) the class of each row, by number in ``classes``."""
+        return np.repeat(np.arange(self.classes.size), self.count)
+
     @classmethod
     def of(cls, own_class: NDArray[np.int32], slots: Slots, classes: Classes, rule: Rule) -> Plan:
         """For the rows whose ``own_class`` is not -1."""
@@ -72,7 +77,7 @@ class Tables:
     kind: Tensor  # (classes, slots) int32
     mass: Tensor  # (classes, slots)
     square: Tensor
-    counts: Tensor  # (classes, 7) int64: the columns below
+    counts: Tensor  # (classes, 8) int64: the columns below
 
     ACTIVE, TRIAL, ERRORS, WAIT, SAVED, STOLEN, AGE, LIMIT = range(8)
 
@@ -89,9 +94,9 @@ class Group:
     x: Tensor  # (non-zeros,)
     rate: Tensor  # (non-zeros,) 1 / sqrt(1 + G / omega)
     feature: Tensor  # (non-zeros,)
-    key: Tensor  # (pairs,) class << 32 | feature, ascending
+    key: Tensor  # (pairs,) class << 32 | feature, ascending; the last fills up to the non-zeros, see `at`
     pair_first: Tensor  # (classes + 1,) where a class's pairs begin
-    at: Tensor  # (pairs, slots) positions of the entries, -1 for none
+    at: Tensor  # (pairs, slots) positions of the entries, -1 for none; -1 and zeros in M and R for what fills up
     M: Tensor  # (pairs, slots)
     R: Tensor
     M_before: Tensor
@@ -149,20 +154,19 @@ def new_outcome(group: Group) -> Outcome:
 def tables_of(plan: Plan, slots: Slots, classes: Classes, device: torch.device) -> Tables:
     """The numbers of the plan's classes and slots."""
     there, at = plan.slot >= 0, np.maximum(plan.slot, 0)
-    kind = np.where(there, slots.kind[at], 0).astype(np.int32) if slots.kind.size else np.zeros(at.shape, np.int32)
-    mass, square = (
-        np.where(there, table[at], 0.0) if table.size else np.zeros(at.shape) for table in (slots.mass, slots.square)
+    kind, mass, square = (
+        np.where(there, table[at], 0) if table.size else np.zeros(at.shape)
+        for table in (slots.kind, slots.mass, slots.square)
     )
     c = plan.classes
     trial = classes.trial[c]
     local = np.where(trial >= 0, (plan.slot == trial[:, None]).argmax(1), -1)
     columns = (classes.active[c], local, classes.errors[c], classes.wait[c], classes.saved[c], classes.stolen[c],
                classes.age[c], classes.limit[c])  # fmt: skip
-    wide = wide_type(device)
-    return Tables(
-        to_device(kind, device), to_device(mass, device).to(wide), to_device(square, device).to(wide),
-        to_device(np.stack(columns, 1).astype(np.int64), device),
-    )  # fmt: skip
+    wide, width = wide_type(device), plan.slot.shape[1]
+    all_of_it = to_device(np.concatenate([kind, mass, square, np.stack(columns, 1)], 1), device, np.float64)
+    kinds, masses, squares, counts = torch.split(all_of_it, [width, width, width, len(columns)], 1)
+    return Tables(kinds.int(), masses.to(wide).contiguous(), squares.to(wide).contiguous(), counts.long())
 
 
 def lay_out(
@@ -175,10 +179,12 @@ def lay_out(
     which, at = ranges(rows.indptr[row], length, int((rows.ends[plan.row + 1] - rows.ends[plan.row]).sum()))
     feature = rows.indices[at].long()
     row_class = torch.repeat_interleave(torch.arange(count.numel(), device=device), count, output_size=row.numel())
-    key, pair = torch.unique(keys_of(row_class[which], feature), return_inverse=True)
+    key, pair, number = _numbered(keys_of(row_class[which], feature))
     edges = torch.arange(count.numel() + 1, device=device) << SLOT_BITS
     held = slot[key >> SLOT_BITS]
-    position = torch.where(held >= 0, entries.find(keys_of((key & SLOT_MASK)[:, None], held.clamp(min=0))), -1)
+    real = torch.arange(key.numel(), device=device) < number
+    position = entries.find(keys_of((key & SLOT_MASK)[:, None], held.clamp(min=0)))
+    position = torch.where((held >= 0) & real[:, None], position, -1)
     M, R = (_at(table, position) for table in (entries.M, entries.R))
     return Group(
         first=first, count=count, row=row, indptr=torch.nn.functional.pad(torch.cumsum(length, 0), (1, 0)),
@@ -186,6 +192,17 @@ def lay_out(
         pair_first=torch.searchsorted(key, edges), at=position, M=M, R=R, M_before=M.clone(), tables=tables,
         weight=to_device(weight[plan.row], device).to(tables.mass.dtype),
     )  # fmt: skip
+
+
+def _numbered(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The different keys, ascending, filled up with the last; the number of each key; (1,) how many there are.
+
+    `torch.unique` would wait until the device knows.
+    """
+    ascending, order = torch.sort(keys)
+    number = torch.nn.functional.pad(ascending[1:] != ascending[:-1], (1, 0)).cumsum(0)
+    unique = ascending[-1:].repeat(keys.numel()).index_copy_(0, number, ascending)
+    return unique, torch.empty_like(number).index_copy_(0, order, number), number[-1:] + 1
 
 
 def _at(table: Tensor, position: Tensor) -> Tensor:

@@ -145,6 +145,8 @@ def all_distances(entries: Entries, slots: Slots) -> Reals:
 
 def merge(entries: Entries, slots: Slots, classes: Classes, counters: Longs, threshold: float, chosen: Flags) -> None:
     """Joins prototypes of one class at most ``threshold`` apart; the bound leaves few classes to look at."""
+    if classes.active.max(initial=0) < 2:
+        return
     team = members(slots, chosen)
     if not team.size:
         return
