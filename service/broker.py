@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, bytes | str | None]]
 
+REQUEST_SECONDS = 30.0
 COMMIT_INTERVAL_SECONDS = 1.0
 LOOK_INTERVAL_SECONDS = 10.0  # for new partitions
 LOOK_INTERVAL_DOWN_SECONDS = 1.0  # for brokers that come back
@@ -76,13 +77,22 @@ class Source:
         """Whether any broker answered lately."""
         return self._errors.brokers_up
 
+    def partitions(self) -> list[int]:
+        """The topic's partitions, asked from the brokers."""
+        try:
+            return sorted(self._consumer.list_topics(self.topic, timeout=REQUEST_SECONDS).topics[self.topic].partitions)
+        except KafkaException as failed:
+            raise service_error(failed.args[0], f"asking for the partitions of {self.topic}") from None
+
     def watermarks(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Partition -> (first offset still there, next offset to be written), asked from the brokers."""
         return {partition: self._watermarks(partition) for partition in partitions}
 
     def assign(self, positions: Mapping[int, int]) -> None:
         """Reads each partition from its position on."""
-        self._consumer.assign([self._at(partition, offset) for partition, offset in positions.items()])
+        places = [self._at(partition, offset) for partition, offset in positions.items()]
+        self._consumer.assign(places)
+        self._consumer.resume(places)  # a pause outlives an assign
         self._assigned = set(positions)
         self._next_look = time.monotonic() + LOOK_INTERVAL_SECONDS
 
@@ -145,7 +155,7 @@ class Source:
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         try:
-            found = self._consumer.get_watermark_offsets(self._at(partition), timeout=30.0)
+            found = self._consumer.get_watermark_offsets(self._at(partition), timeout=REQUEST_SECONDS)
         except KafkaException as failed:
             raise service_error(failed.args[0], f"asking for the offsets of {self.topic}/{partition}") from None
         if found is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
@@ -34,30 +34,34 @@ class CheckpointWriter:
         """`saved`: positions of the newest checkpoint, None when there is none."""
         self.saved = saved
         self._store = store
+        self._uri = settings.checkpoint.uri
         self._keep = settings.checkpoint.keep
         self._interval_seconds = settings.checkpoint.interval_s
         self._writer = f"{settings.instance.id}-{os.getpid()}"
         self._instance = settings.instance.id
         self._cleaned = False  # of what earlier processes left half-written
         self._observer = observer
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._writing: Future[None] | None = None
+        self._writing: threading.Thread | None = None
         self._held: Checkpoint | None = None  # a snapshot whose step is not committed yet
         self._due = time.monotonic() + self._interval_seconds
 
     def is_due(self) -> bool:
         """Whether the interval is over and nothing is being written."""
-        busy = self._held is not None or (self._writing is not None and not self._writing.done())
-        return time.monotonic() >= self._due and not busy
+        return time.monotonic() >= self._due and self._held is None and not self._is_writing()
 
     def submit(self, checkpoint: Checkpoint) -> None:
-        """Writes a snapshot, which nothing changes any more, in the background; not before its step is committed."""
+        """Writes a snapshot, which nothing changes any more, in the background; not before its step is committed.
+
+        Nothing else may be being written.
+        """
         self._due = time.monotonic() + self._interval_seconds
         if checkpoint.journal is None:
             self._held = checkpoint
             failpoints.reached("snapshot")
         else:
-            self._writing = self._thread.submit(self._write, checkpoint)
+            # A daemon: a store that hangs must not keep the process.
+            self._writing = threading.Thread(target=self._write, args=(checkpoint,), name="checkpoint", daemon=True)
+            self._writing.start()
 
     def committed(self, step: int, journal: int | None) -> None:
         """Step `step` is committed, `journal` is the offset behind its record."""
@@ -65,9 +69,16 @@ class CheckpointWriter:
             held, self._held = self._held, None
             self.submit(replace(held, journal=journal or 0))
 
-    def finish(self) -> None:
-        """Returns when nothing is being written any more; no more is taken."""
-        self._thread.shutdown(wait=True)
+    def finish(self, seconds: float) -> bool:
+        """Waits that long for the one that is being written; whether nothing is being written any more."""
+        if self._writing is not None:
+            self._writing.join(max(0.0, seconds))
+        if self._is_writing():
+            log.warning("the checkpoint being written is left: %s does not answer in time", self._uri)
+        return not self._is_writing()
+
+    def _is_writing(self) -> bool:
+        return self._writing is not None and self._writing.is_alive()
 
     def _write(self, checkpoint: Checkpoint) -> None:
         started = time.perf_counter()

@@ -178,7 +178,7 @@ def remove_partial(folder: Path, instance: str) -> None:
 def differences(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """One line for each setting whose value differs between two fingerprints."""
     return [
-        f"{name} is {json.dumps(settings.get(name))}, the checkpoint's is {json.dumps(checkpoint.get(name))}"
+        f"{name} is {json.dumps(settings.get(name))}, it was {json.dumps(checkpoint.get(name))}"
         for name in sorted(checkpoint.keys() | settings.keys())
         if json.dumps(checkpoint.get(name)) != json.dumps(settings.get(name))
     ]

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec
@@ -73,19 +74,16 @@ class JournalReader:
         heard = time.monotonic()
         while True:
             for message in self._messages():
-                heard = time.monotonic()
-                error, offset = message.error(), message.offset()
-                assert offset is not None
-                if error is not None:
-                    # The end of the partition as the brokers tell it: aborted and control records follow the last one.
-                    if error.code() == KafkaError._PARTITION_EOF and offset >= end:
-                        return
-                    if error.code() != KafkaError._PARTITION_EOF:
-                        self._errors(error)
+                error, offset = message.error(), cast("int", message.offset())
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    self._errors(error)
                     continue
+                # The end of the partition as the brokers tell it: aborted and control records follow the last one.
                 if offset >= end:
                     return
-                yield _found(offset, message.value())
+                if error is None:
+                    yield _found(offset, message.value())
+                heard = time.monotonic()  # after what the caller did meanwhile, which is not the brokers' silence
             self._errors.raise_any()
             if self._give_up() or time.monotonic() - heard > self._silence_seconds:
                 raise RestartMayHelp(

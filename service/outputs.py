@@ -94,4 +94,4 @@ def dead_letter_output(record: Record, rejected: RejectedRecord, outlet: Outlet)
 
 
 def _header_bytes(name: str, value: bytes | str | None) -> int:
-    return len(name) + (len(value) if value else 0) + 16
+    return len(name.encode()) + len(value.encode() if isinstance(value, str) else value or b"") + 16

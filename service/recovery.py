@@ -46,6 +46,9 @@ from prototide.service.topics import Topology
 
 log = logging.getLogger(__name__)
 
+_TRIMMED = "trimmed"
+_KEEP = f"set the journal's retention.ms=-1 and retention.bytes=-1, and {NEW_MODEL}"
+
 
 class RecoveryObserver(RejectionObserver, ReplayObserver, Protocol):
     """Who is told; `metrics.Metrics`."""
@@ -62,40 +65,41 @@ class Recovery:
         reader: JournalReader,
         observer: RecoveryObserver,
         give_up: Callable[[], bool],
+        learning: Callable[[int], object],
     ) -> None:
-        """`give_up` is asked now and then: the process is alive, and may have to stop."""
+        """`give_up` is asked now and then: the process is alive, and may have to stop. `learning`: as `Replay`'s."""
         self._settings = settings
         self._topology = topology
         self._source = source
         self._reader = reader
         self._observer = observer
         self._give_up = give_up
+        self._learning = learning
         self._look()
         self._replay: Replay | None = None
         self._saved: Positions | None = None
 
     def _look(self) -> None:
-        """Where the topics begin and end now; `train` after the journal: a live owner learns what comes meanwhile."""
+        """Where the topics begin and end now; `train` after the journal: a live owner learns what comes meanwhile.
+
+        The partitions, too, are those of now: the topology was looked at before the warm-up.
+        """
         self._low, self._end = self._reader.bounds()
-        self._watermarks = self._source.watermarks(self._topology.train_partitions)
+        self._watermarks = self._source.watermarks(self._source.partitions())
 
     def replay(self, store: Store) -> None:
         """The model at the journal's present end; raises PersonMustAct for what must not be continued."""
         with reachable(self._settings.checkpoint.uri):
-            checkpoint = self._checkpoint(store)
+            checkpoint, survey = self._newest(store)
         failpoints.reached("checkpoint-read")
-        survey = self._survey(checkpoint)
         if survey.course is None or survey.base is None:
             if self._low > 0:
-                raise undecodable(self._reader.topic, f"it begins at offset {self._low}, its genesis was deleted")
+                raise PersonMustAct(
+                    f"journal {self._reader.topic} begins at offset {self._low}, its genesis was deleted", _KEEP
+                )
             return
-        genesis = survey.genesis
-        if genesis is not None:
-            if checkpoint is not None:
-                log.error("checkpoint of step %d is skipped: a new model began after it", checkpoint.step)
-                self._observer.checkpoint_rejected()
-            checkpoint = None
-            self._check_genesis(genesis)
+        if survey.genesis is not None:
+            self._check_genesis(survey.genesis)
         topic = self._settings.topics.train
         check_available(topic, self._watermarks, survey.base.positions, survey.course.positions)
         model = new_model(self._settings) if checkpoint is None else model_of(self._settings, checkpoint)
@@ -113,12 +117,13 @@ class Recovery:
     def watch_owner(self) -> None:
         """Raises RestartMayHelp when another instance is alive: it is not disturbed."""
         instance, silence = self._settings.instance, self._settings.instance.takeover_silence_s
-        last = self._reader.last(self._low, self._end)
+        low, end = self._reader.bounds()  # now: what was written during the replay is no sign of life any more
+        last = self._reader.last(low, end)
         if last is None or (last.entry is not None and last.entry.instance == instance.id):
             return
         owner = "unknown" if last.entry is None else last.entry.instance
         log.info("the journal was last written by %s: watching it for %g s", owner, silence)
-        if self._reader.anything_new(self._end, silence):
+        if self._reader.anything_new(end, silence):
             raise RestartMayHelp(
                 f"instance {owner} is alive and owns {self._settings.kafka.group_id}",
                 f"stop it first (this one is {instance.id}), or give this one another kafka.group_id",
@@ -138,8 +143,8 @@ class Recovery:
         """Where the live model starts; a new one's genesis is committed, so that its start survives a crash."""
         if self._replay is not None:
             course = self._replay.course
-            # A partition that appeared meanwhile is read from its beginning.
-            positions = {partition: course.positions.get(partition, 0) for partition in self._topology.train_partitions}
+            # A partition that nobody learned from yet is read from its beginning.
+            positions = {**dict.fromkeys(self._watermarks, 0), **course.positions}
             return Start(self._replay.model, replace(course, positions=positions), self._saved)
         settings = self._settings
         genesis = Genesis(
@@ -157,25 +162,31 @@ class Recovery:
         log.info("new model %s starts at %s: %s", genesis.model, settings.start_from, dict(genesis.positions))
         return Start(model, begun(genesis, offset), None)
 
-    def _checkpoint(self, store: Store) -> Checkpoint | None:
-        """The newest valid one that belongs to this journal."""
-        name = self._settings.topics.journal
+    def _newest(self, store: Store) -> tuple[Checkpoint | None, Survey]:
+        """The newest valid checkpoint of the journal's newest model, and what the journal says behind it."""
         for checkpoint in valid_checkpoints(store, self._observer):
-            if checkpoint.model_id and name not in checkpoint.topic_ids:
-                log.error("checkpoint of step %d is skipped: it is not of journal %s", checkpoint.step, name)
-                self._observer.checkpoint_rejected()
+            if checkpoint.model_id and self._settings.topics.journal not in checkpoint.topic_ids:
+                self._skipped(checkpoint, f"it is not of journal {self._settings.topics.journal}")
                 continue
-            self._check_checkpoint(checkpoint)
-            return checkpoint
-        return None
+            self._check_place(checkpoint)
+            survey = self._survey(checkpoint)
+            if survey.genesis is None:
+                check_belongs(checkpoint, self._settings, self._topology)
+                return checkpoint, survey
+            self._skipped(checkpoint, "a new model began after it")
+        return None, self._survey(None)
 
-    def _check_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def _skipped(self, checkpoint: Checkpoint, why: str) -> None:
+        log.error("checkpoint of step %d is skipped: %s", checkpoint.step, why)
+        self._observer.checkpoint_rejected()
+
+    def _check_place(self, checkpoint: Checkpoint) -> None:
+        """Raises PersonMustAct for one without a place in the journal."""
         what = f"the checkpoint of step {checkpoint.step} in {self._settings.checkpoint.uri}"
         if not checkpoint.model_id or checkpoint.journal is None:
             raise PersonMustAct(
                 f"{what} was made with delivery=at_least_once", f"set delivery=at_least_once, or {NEW_MODEL}"
             )
-        check_belongs(checkpoint, self._settings, self._topology)
         if checkpoint.journal > self._end:
             self._look()  # a live owner may have saved it after the first look
         if checkpoint.journal > self._end:
@@ -192,18 +203,20 @@ class Recovery:
             begin = checkpoint.journal
             positions = checkpoint.positions[self._settings.topics.train]
             course = Course(checkpoint.model_id, checkpoint.step, checkpoint.trained, positions, begin)
-            if begin < self._low:
-                raise PersonMustAct(
-                    f"journal {topic} begins at offset {self._low}, the checkpoint of step {checkpoint.step} goes on "
-                    f"at {begin}: the steps between are lost",
-                    f"set the journal's retention.ms=-1 and retention.bytes=-1, and {NEW_MODEL}",
-                )
         survey = Survey(course)
+        if begin < self._low:
+            begin, survey.problem = self._low, _TRIMMED
         for found in self._reader.read(begin, self._end):
             if found.entry is None:
                 survey.undecodable(found.offset, found.why)
             else:
                 survey.take(found.offset, found.entry)
+        if survey.problem == _TRIMMED and checkpoint is not None:
+            raise PersonMustAct(
+                f"journal {topic} begins at offset {self._low}, the checkpoint of step {checkpoint.step} goes on "
+                f"at {checkpoint.journal}: the steps between are lost",
+                _KEEP,
+            )
         if survey.problem is not None:
             raise undecodable(topic, survey.problem)
         return survey
@@ -221,4 +234,4 @@ class Recovery:
     def _replay_from(self, model: Any, base: Course) -> Replay:
         silence = self._settings.kafka.startup_timeout_s
         records = RangeReader(self._source, base, silence, self._give_up)
-        return Replay(self._settings, self._topology, model, base, records, self._observer)
+        return Replay(self._settings, self._topology, model, base, records, self._observer, self._learning)

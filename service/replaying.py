@@ -21,6 +21,7 @@ from prototide.service.topics import Topology
 
 CONSUME_RECORDS = 1000
 CONSUME_SECONDS = 0.2
+RECORD_BYTES = 200  # of a record apart from its value and key
 MOST_AHEAD_BYTES = 32 * 2**20  # of one partition, read while another one is waited for
 
 
@@ -52,9 +53,11 @@ class RangeReader:
         waiting = self._waiting[wanted.partition]
         heard = time.monotonic()
         while not waiting or waiting[-1].offset < wanted.end - 1:
-            if self._fetch(wanted.partition):
+            have = len(waiting)
+            self._fetch(wanted.partition)
+            if len(waiting) > have:
                 heard = time.monotonic()
-            elif self._give_up() or time.monotonic() - heard > self._silence_seconds:
+            if self._give_up() or time.monotonic() - heard > self._silence_seconds:
                 raise RestartMayHelp(
                     f"{self._source.topic}/{wanted.partition} gave no record for {self._silence_seconds:g} s, "
                     f"the journal has records up to {wanted.end}",
@@ -63,26 +66,30 @@ class RangeReader:
         taken = []
         while waiting and waiting[0].offset < wanted.end:
             record = waiting.popleft()
-            self._bytes[wanted.partition] -= len(record.value or b"")
+            self._bytes[wanted.partition] -= _size(record)
             taken.append(record)
         return taken
 
-    def _fetch(self, wanted: int) -> bool:
+    def _fetch(self, wanted: int) -> None:
         if wanted in self._paused:
             self._source.resume(wanted)
             self._paused.discard(wanted)
         first = self._source.poll(CONSUME_SECONDS)
         if first is None:
-            return False
+            return
         records = [first, *self._source.consume(CONSUME_RECORDS, 0.0)]
         for record in records:
             self._waiting[record.partition].append(record)
-            self._bytes[record.partition] += len(record.value or b"")
+            self._bytes[record.partition] += _size(record)
         for partition in {record.partition for record in records} - self._paused - {wanted}:
             if self._bytes[partition] > MOST_AHEAD_BYTES:
                 self._source.pause(partition)
                 self._paused.add(partition)
-        return True
+
+
+def _size(record: Record) -> int:
+    """Bytes, also of one that is empty."""
+    return len(record.value or b"") + len(record.key or b"") + RECORD_BYTES
 
 
 class Replay:
@@ -96,13 +103,16 @@ class Replay:
         course: Course,
         reader: RangeReader,
         observer: ReplayObserver,
+        learning: Callable[[int], object],
     ) -> None:
+        """`learning` is told the rows that are about to be learned, which may take long."""
         self.model = model
         self.course = course
         self._settings = settings
         self._topology = topology
         self._reader = reader
         self._observer = observer
+        self._learning = learning
 
     def follow(self, found: Iterable[Found], give_up: Callable[[], bool]) -> None:
         """Learns what the records say; raises PersonMustAct where that is not what was learned then."""
@@ -128,6 +138,7 @@ class Replay:
         limits, skipped = self._settings.limits.record(), frozenset(step.skipped)
         records = [record for each in step.ranges for record in self._reader.read(each)]
         taken = take(records, limits, skipped)
+        self._learning(sum(each.rows for each in taken))
         outlets = replay_outlets(self._settings, self._topology, step.encoding)
         return fold(self.model, taken, self.course.trained, outlets, learn=step.learned)
 

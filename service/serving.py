@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from prototide.core import FastKMeansClassifier
@@ -34,6 +35,7 @@ _NOT_READY = {
     Phase.DRAINING: "draining: asked to stop",
     Phase.STOPPED: "stopped",
 }
+LEAVE_SECONDS = 5.0  # for a checkpoint that is being written when the service fails
 SLOWEST_ROW_SECONDS = 0.02  # to learn one: the slowest engine on a large model, on a busy machine
 OnStep = Callable[[StepStats], None]
 
@@ -63,9 +65,12 @@ def serve(settings: Settings, stopping: Stopping, on_step: OnStep | None = None,
         log.info("metrics and health at http://%s:%d", settings.http.host, server.port)
         errors = ClientErrors()
 
+        loop = threading.get_ident()
+
         def overdue() -> bool:
             """Asked now and then by whatever waits for brokers: the process is alive, and may have to stop."""
-            observers.turned(errors.brokers_up)
+            if threading.get_ident() == loop:  # that another thread waits says nothing about the loop
+                observers.turned(errors.brokers_up)
             return stopping.is_overdue()
 
         def stopped() -> bool:
@@ -75,8 +80,9 @@ def serve(settings: Settings, stopping: Stopping, on_step: OnStep | None = None,
         stack.callback(observers.life.enter, Phase.STOPPED)
         try:
             starting = Starting(
-                settings, store, metrics, observers.life, observers.readiness, errors, stopped, overdue, wishes
-            )
+                settings, store, metrics, observers.life, observers.readiness, errors, stopped, overdue,
+                observers.learning, wishes,
+            )  # fmt: skip
             parts = starting.start(stack)
         except RestartMayHelp:
             if stopping.is_requested():
@@ -115,11 +121,11 @@ def live(parts: Parts, observers: Observers, stopping: Stopping, turned: Callabl
         failpoints.reached("draining")
         publish(worker.finish(turned))
     except BaseException:
-        writer.finish()  # without another one: the model may have learned what was not delivered
+        writer.finish(LEAVE_SECONDS)  # without another one: the model may have learned what was not delivered
         raise
-    if worker.moved_since(writer.saved):
+    if writer.finish(stopping.seconds_left) and worker.moved_since(writer.saved):
         writer.submit(worker.snapshot())
-    writer.finish()
+        writer.finish(stopping.seconds_left)
     log.info("stopped at step %d", worker.course.step)
 
 

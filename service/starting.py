@@ -42,7 +42,10 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """What a start needs; `stopped`: asked to stop, `overdue`: asked longer ago than the grace period."""
+    """What a start needs; `stopped`: asked to stop, `overdue`: asked longer ago than the grace period.
+
+    `learning` is told the rows that are about to be learned.
+    """
 
     settings: Settings
     store: Store
@@ -52,6 +55,7 @@ class Starting:
     errors: ClientErrors
     stopped: Callable[[], bool]
     overdue: Callable[[], bool]
+    learning: Callable[[int], object]
     wishes: Wishes
 
     def start(self, stack: ExitStack) -> Parts:
@@ -83,7 +87,7 @@ class Starting:
         reader = JournalReader(settings, self.errors, self.stopped)
         stack.callback(reader.close)
         self._warm_up()  # first: a replay would compile, too, deaf to `stopped`
-        recovery = Recovery(settings, topology, source, reader, self.metrics, self.stopped)
+        recovery = Recovery(settings, topology, source, reader, self.metrics, self.stopped, self.learning)
         if not fresh:
             recovery.replay(self.store)
         recovery.watch_owner()
@@ -91,7 +95,8 @@ class Starting:
         failpoints.reached("fenced")
         recovery.catch_up(fresh=fresh)
         if fresh:
-            self._set_aside()
+            with reachable(settings.checkpoint.uri):
+                self._set_aside()
         start = recovery.begin(sink)
         interval_seconds = settings.commit.interval_ms / 1000
         transactor = Transactor(sink, settings.topics.journal, settings.instance.id, interval_seconds)
@@ -104,9 +109,9 @@ class Starting:
         sizes = topology.max_message_bytes.values()
         sink = Sink(producer_properties(settings, min(sizes), max(sizes)), self.errors, self.overdue)
         stack.callback(sink.close)
-        if self.wishes.fresh:
-            self._set_aside()
         with reachable(settings.checkpoint.uri):
+            if self.wishes.fresh:
+                self._set_aside()
             start = restore(settings, self.store, topology, source.watermarks(topology.train_partitions), self.metrics)
         self._warm_up()
         return start, Direct(sink)

@@ -29,4 +29,9 @@ class Stopping:
 
     def is_overdue(self) -> bool:
         """Whether that was longer ago than the grace period."""
-        return self._asked_at is not None and time.monotonic() - self._asked_at > self._grace_seconds
+        return self.seconds_left < 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the grace period; all of it before anybody asked."""
+        return self._grace_seconds - (0.0 if self._asked_at is None else time.monotonic() - self._asked_at)

@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_SECONDS = 30.0
 TRY_TIMEOUT_SECONDS = 1.0
 TELL_INTERVAL_SECONDS = 5.0
+# A question that the brokers do not answer, now or ever: missing rights, or an old version.
+_REFUSALS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError._UNSUPPORTED_FEATURE,
+}
 RECORD_OVERHEAD_BYTES = 64 * 1024  # key, headers, framing: what max.message.bytes counts beside the value
 
 
@@ -104,7 +111,7 @@ def inspect_topics(settings: Settings, give_up: Callable[[], bool]) -> Topology:
             f"there is no topic {', '.join(missing)} at {settings.kafka.bootstrap_servers}",
             "`prototide topics create` makes the topics (or give the service's user the right to see them)",
         )
-    outputs = (topics.predictions, topics.dead_letters)
+    outputs = (topics.predictions, topics.dead_letters, *([topics.journal] if exactly_once else []))
     sizes = dict.fromkeys(outputs, int(settings.limits.prediction_bytes))
     ids: dict[str, str] = {}
     if cluster.controller_id in cluster.brokers:  # the embedded one has none and lets each question time out
@@ -242,7 +249,7 @@ def _max_message_bytes(admin: AdminClient, name: str) -> int | None:
         config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
         return int(config["max.message.bytes"].value)
     except KafkaException as failed:
-        log.info("the brokers do not tell max.message.bytes of topic %s: %s", name, failed.args[0].str())
+        _untold(failed.args[0], f"max.message.bytes of topic {name}")
         return None
 
 
@@ -253,8 +260,15 @@ def topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
         try:
             ids[name] = str(future.result().topic_id)
         except KafkaException as failed:
-            log.info("the brokers do not tell the id of topic %s: %s", name, failed.args[0].str())
+            _untold(failed.args[0], f"the id of topic {name}")
     return ids
+
+
+def _untold(error: KafkaError, what: str) -> None:
+    """Goes on without an answer that the brokers refuse; raises ServiceError for one that did not come."""
+    if error.code() not in _REFUSALS:
+        raise service_error(error, f"asking for {what}")
+    log.info("the brokers do not tell %s: %s", what, error.str())
 
 
 def _answer(futures: Mapping[Any, Any]) -> Any:

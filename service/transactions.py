@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -28,6 +28,16 @@ log = logging.getLogger(__name__)
 
 CALL_SECONDS = 2.0  # longest wait inside one transactional call: the deadline and being asked to stop are seen between
 MOST_ABORTS = 5  # of one transaction; the first one after an abort may itself fail
+
+
+class _Deadline(NamedTuple):
+    setting: str
+    seconds: float
+    at: float  # monotonic
+
+    @classmethod
+    def of(cls, setting: str, seconds: float) -> _Deadline:
+        return cls(setting, seconds, time.monotonic() + seconds)
 
 
 class _Abort(Exception):  # noqa: N818 - what to do, not what happened
@@ -52,14 +62,15 @@ class TransactionalSink:
 
     def fence(self, deadline_seconds: float) -> None:
         """Ends whatever earlier owners of the transactional id had open; from now on they cannot write."""
-        self._retried(self._producer.init_transactions, "init_transactions", time.monotonic() + deadline_seconds)
+        deadline = _Deadline.of("kafka.startup_timeout_s", deadline_seconds)
+        self._for_good(self._producer.init_transactions, "init_transactions", deadline)
 
     def commit(self, outputs: Sequence[Output], journal: Sequence[Output]) -> list[int]:
         """Sends all of it in one transaction; returns the offsets of the journal's records.
 
         An abort sends the same records again. Raises ServiceError when that cannot go on.
         """
-        deadline = time.monotonic() + self._deadline_seconds
+        deadline = _Deadline.of("kafka.transaction_deadline_s", self._deadline_seconds)
         for _ in range(1 + MOST_ABORTS):
             try:
                 return self._attempt(outputs, journal, deadline)
@@ -68,7 +79,7 @@ class TransactionalSink:
                 last = abort.error
                 cause = service_error(last, "the step's transaction was aborted")
                 try:
-                    self._abort(deadline)
+                    self._for_good(self._producer.abort_transaction, "abort_transaction", deadline)
                 except ServiceError:
                     # Of a transaction that the brokers refused from its first record on, they know nothing to abort.
                     if not isinstance(cause, PersonMustAct):
@@ -84,7 +95,7 @@ class TransactionalSink:
 
     # --- one transaction ---
 
-    def _attempt(self, outputs: Sequence[Output], journal: Sequence[Output], deadline: float) -> list[int]:
+    def _attempt(self, outputs: Sequence[Output], journal: Sequence[Output], deadline: _Deadline) -> list[int]:
         self._call(self._producer.begin_transaction, "begin_transaction")
         failpoints.reached("transaction-begun")
         for output in outputs:
@@ -102,7 +113,7 @@ class TransactionalSink:
             raise RestartMayHelp("the client reported no offset of a committed journal record", "start again")
         return offsets
 
-    def _produce(self, output: Output, on_delivery: Callable[[Any, Message], None] | None, deadline: float) -> None:
+    def _produce(self, output: Output, on_delivery: Callable[[Any, Message], None] | None, deadline: _Deadline) -> None:
         while True:
             try:
                 self._producer.produce(
@@ -120,15 +131,16 @@ class TransactionalSink:
             except KafkaException as failed:
                 raise self._verdict(failed.args[0], f"sending a record to {output.topic}", abort_others=True) from None
 
-    def _abort(self, deadline: float) -> None:
+    def _for_good(self, call: Callable[[float], object], name: str, deadline: _Deadline) -> None:
+        """`_retried`, where there is nothing to abort."""
         try:
-            self._retried(self._producer.abort_transaction, "abort_transaction", deadline)
+            self._retried(call, name, deadline)
         except _Abort as failed:
-            raise service_error(failed.error, "abort_transaction") from None
+            raise service_error(failed.error, name) from None
 
     # --- calls ---
 
-    def _retried(self, call: Callable[[float], object], name: str, deadline: float) -> None:
+    def _retried(self, call: Callable[[float], object], name: str, deadline: _Deadline) -> None:
         """The same call again while brokers are away."""
         while True:
             try:
@@ -154,16 +166,16 @@ class TransactionalSink:
             return _Abort(error)
         return service_error(error, doing)
 
-    def _check(self, deadline: float, what: str) -> None:
+    def _check(self, deadline: _Deadline, what: str) -> None:
         if self._give_up():
             raise RestartMayHelp(
                 "asked to stop, but the brokers did not commit the step within shutdown.grace_s",
                 "start again: the step is done again",
             )
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline.at:
             raise RestartMayHelp(
-                f"{what} within kafka.transaction_deadline_s = {self._deadline_seconds:g}: no broker could do it",
-                "see that the brokers are up, then start again: the step is done again",
+                f"{what} within {deadline.setting} = {deadline.seconds:g}: no broker could do it",
+                "see that the brokers are up, then start again: what was not committed is done again",
             )
 
     @staticmethod

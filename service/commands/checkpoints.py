@@ -40,19 +40,26 @@ def prune(
     overrides: Overrides = None,
     keep: Annotated[int | None, typer.Option(min=1, help="How many to keep; checkpoint.keep by default.")] = None,
 ) -> None:
-    """Removes all but the newest checkpoints."""
+    """Removes all but the newest whole checkpoints; newer ones that are broken stay."""
     from prototide.service import stores
     from prototide.service.checkpoints import step_of
     from prototide.service.commands.ending import ending_in_one_line
+    from prototide.service.errors import PersonMustAct
 
     with ending_in_one_line():
         settings, store = _opened(config, overrides)
         with stores.reachable(settings.checkpoint.uri):
             names = store.names()
-            gone = stores.prune(store, keep or settings.checkpoint.keep, step_of(names[0])) if names else []
-        for name in gone:
-            typer.echo(f"removed {name}")
-        typer.echo(f"{len(names) - len(gone)} kept, {len(gone)} removed")
+            newest = next((name for name in names if _is_whole(store, name)), None)
+            if names and newest is None:
+                raise PersonMustAct(
+                    f"none of the {len(names)} checkpoints in {settings.checkpoint.uri} is whole: nothing was removed",
+                    "`prototide checkpoints verify` says why",
+                )
+            gone = [] if newest is None else stores.prune(store, keep or settings.checkpoint.keep, step_of(newest))
+            for name in gone:
+                typer.echo(f"removed {name}")
+            typer.echo(f"{len(names) - len(gone)} kept, {len(gone)} removed")
 
 
 def _show(config: Path | None, overrides: list[str] | None, *, verify: bool) -> None:
@@ -86,6 +93,16 @@ def _show(config: Path | None, overrides: list[str] | None, *, verify: bool) -> 
                 if whole
                 else "a start replays the journal from its genesis",
             )
+
+
+def _is_whole(store: Store, name: str) -> bool:
+    from prototide.service.checkpoints import InvalidCheckpointError
+
+    try:
+        store.read(name)
+    except InvalidCheckpointError:
+        return False
+    return True
 
 
 def _opened(config: Path | None, overrides: list[str] | None) -> tuple[Settings, Store]:

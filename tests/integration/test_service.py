@@ -198,7 +198,7 @@ def test_a_checkpoint_made_with_other_settings_is_exit_78_and_says_which(service
     service.create_topics().start_ready()
     assert service.terminate() == 0
     assert service.start("core.k_init=5").wait() == 78
-    assert "core.k_init is 5, the checkpoint's is 3" in last_line(service)
+    assert "core.k_init is 5, it was 3" in last_line(service)
 
 
 def test_a_wrong_setting_is_exit_78_before_anything_else(service: Service) -> None:

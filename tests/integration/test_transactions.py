@@ -140,7 +140,7 @@ def test_a_record_that_is_too_large_loses_no_other(service: Service, sink: Trans
 
 
 def test_brokers_that_stay_away_are_given_up_at_the_deadline_or_when_asked(tmp_path: Path) -> None:
-    for deadline, give_up, says in ((0.5, False, "transaction_deadline_s"), (60.0, True, "asked to stop")):
+    for deadline, give_up, says in ((0.5, False, "startup_timeout_s = 0.5"), (60.0, True, "asked to stop")):
         service = Service(f"127.0.0.1:{free_port()}", tmp_path, lambda name: name)
         sink = new_sink(service, deadline, lambda answer=give_up: answer)  # type: ignore[misc]
         with pytest.raises(RestartMayHelp, match=says):

@@ -124,3 +124,12 @@ def test_headers_that_the_client_cannot_read_are_dropped() -> None:
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 
     assert broker._headers(cast("Message", Unreadable())) == ()
+
+
+def test_what_was_paused_is_read_after_the_next_assign(source: Source, sink: Sink) -> None:
+    sink.deliver([output(b"one")])
+    source.assign({0: 0})
+    source.pause(0)
+    source.assign({0: 0})
+    assert [record.value for record in read(source, 1)] == [b"one"]
+    assert source.partitions()[0] == 0

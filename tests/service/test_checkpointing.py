@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from prototide.service import checkpoints
 from prototide.service.checkpointing import CheckpointWriter
@@ -42,7 +44,7 @@ def test_what_was_submitted_is_on_disk_and_the_oldest_go(tmp_path: Path) -> None
     subject = writer(tmp_path, observer)
     for step in (1, 2, 3):
         subject.submit(checkpoint(step))
-    subject.finish()
+        assert subject.finish(60)
     assert observer.written == [1, 2, 3]
     assert [path.name.lstrip("0") for path in checkpoints.paths(tmp_path)] == ["3.safetensors", "2.safetensors"]
     assert subject.saved == {"train": {0: 3}}
@@ -57,14 +59,14 @@ def test_a_failure_is_counted_and_the_next_attempt_can_succeed(tmp_path: Path) -
     assert subject.saved is None
     folder.unlink()
     subject.submit(checkpoint(1))
-    subject.finish()
+    assert subject.finish(60)
     assert (observer.written, observer.failures) == ([1], 1)
 
 
 def test_none_is_due_before_the_interval_is_over(tmp_path: Path) -> None:
     subject = writer(tmp_path, Observer(), interval_s=1000)
     assert not subject.is_due()
-    subject.finish()
+    assert subject.finish(60)
 
 
 def test_a_snapshot_waits_until_its_step_is_committed(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_a_snapshot_waits_until_its_step_is_committed(tmp_path: Path) -> None:
     subject.committed(1, 11)
     assert not subject.is_due()
     subject.committed(2, 12)
-    subject.finish()
+    assert subject.finish(60)
     assert observer.written == [2]
     assert checkpoints.read(checkpoints.paths(tmp_path)[0]).journal == 12
 
@@ -83,5 +85,17 @@ def test_a_snapshot_whose_step_is_never_committed_is_never_written(tmp_path: Pat
     subject = writer(tmp_path, Observer())
     subject.submit(checkpoint(2, journal=None))
     subject.committed(1, 11)
-    subject.finish()
+    assert subject.finish(60)
     assert checkpoints.paths(tmp_path) == []
+
+
+def test_a_store_that_hangs_is_left_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    observer, answers = Observer(), threading.Event()
+    subject = writer(tmp_path, observer)
+    monkeypatch.setattr(FolderStore, "clean", lambda store, instance: answers.wait(60))
+    subject.submit(checkpoint(1))
+    assert not subject.finish(0.01)
+    assert not subject.is_due()
+    answers.set()
+    assert subject.finish(60)
+    assert observer.written == [1]

@@ -136,7 +136,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_differences_name_the_setting_and_both_values() -> None:
     assert checkpoints.differences({"a": 1, "b": [1]}, {"a": 2, "b": [1], "c": None}) == [
-        "a is 2, the checkpoint's is 1",
+        "a is 2, it was 1",
     ]
 
 

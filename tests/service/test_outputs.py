@@ -111,3 +111,14 @@ def test_a_dead_letter_that_was_sent_once_more_tells_the_new_reason_only() -> No
     again = dead_letter_output(record(headers=tuple(first.headers)), rejected, outlet(partitions=1))  # type: ignore[arg-type]
     assert again.headers == first.headers
     assert again.headers[0] == ("own", b"x")
+
+
+@pytest.mark.parametrize("max_bytes", range(1_500, 6_000, 500))
+def test_a_dead_letter_stays_inside_the_limit_whatever_its_headers_letters(max_bytes: int) -> None:
+    rejected = RejectedRecord(DeadLetterReason.SCHEMA, "é" * 100)
+    bad = record(value=b"v" * 1_000, headers=tuple(("ключ" * 50, b"1") for _ in range(4)))
+    output = dead_letter_output(bad, rejected, outlet(max_bytes))
+    headers = [
+        (name.encode(), text.encode() if isinstance(text, str) else text or b"") for name, text in output.headers
+    ]
+    assert len(output.value) + len(output.key or b"") + sum(len(n) + len(v) for n, v in headers) <= max_bytes

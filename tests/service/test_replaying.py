@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -88,10 +88,12 @@ def live() -> tuple[LastLabel, list[Record], list[Step]]:
     return model, sent, stream.journal
 
 
-def replay_of(sent: list[Record], observer: Observer | None = None) -> tuple[Replay, Log]:
+def replay_of(
+    sent: list[Record], observer: Observer | None = None, learning: Callable[[int], object] = lambda _: None
+) -> tuple[Replay, Log]:
     log = Log(sent)
     reader = RangeReader(log, START, 0.2, lambda: False)  # type: ignore[arg-type]
-    return Replay(SETTINGS, TOPOLOGY, LastLabel(), START, reader, observer or Observer()), log
+    return Replay(SETTINGS, TOPOLOGY, LastLabel(), START, reader, observer or Observer(), learning), log
 
 
 def follow(replay: Replay, entries: list[Any]) -> None:
@@ -190,3 +192,19 @@ def test_ranges_are_read_over_gaps() -> None:
     reader = RangeReader(Log(sent), START, 0.2, lambda: False)  # type: ignore[arg-type]
     assert deque(record.offset for record in reader.read(Range(0, 0, 4, 2))) == deque([0, 3])
     assert [record.offset for record in reader.read(Range(0, 4, 8, 1))] == [7]
+
+
+def test_what_other_partitions_send_is_no_answer() -> None:
+    sent = [Record("train", 0, offset, 1, None, b"", ()) for offset in range(100_000)]
+    reader = RangeReader(Log(sent), START, 0.2, lambda: False)  # type: ignore[arg-type]
+    with pytest.raises(RestartMayHelp, match="train/1 gave no record"):
+        reader.read(Range(1, 0, 9, 9))
+
+
+def test_the_loop_is_told_how_many_rows_it_will_learn() -> None:
+    _, sent, journal = live()
+    told: list[int] = []
+    replay, _ = replay_of(sent, learning=told.append)
+    follow(replay, list(journal))
+    assert len(told) == len(journal)
+    assert sum(told) == 7

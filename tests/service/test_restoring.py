@@ -76,7 +76,7 @@ def test_a_broken_checkpoint_is_counted_and_the_one_before_it_used(tmp_path: Pat
 
 def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     said = refused(checkpoint(), tmp_path, "core.k_init=5")
-    assert "core.k_init is 5, the checkpoint's is 3" in said
+    assert "core.k_init is 5, it was 3" in said
 
 
 def test_settings_that_do_not_change_the_model_may_change(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from s3fs import S3FileSystem
+from typer.testing import CliRunner
 
 from prototide.service import checkpoints, stores
 from prototide.service.checkpoints import Checkpoint, InvalidCheckpointError
+from prototide.service.cli import app
 from prototide.service.errors import PersonMustAct, RestartMayHelp
 from prototide.service.stores import FolderStore, ObjectStore, Store, reachable, store_of
 
@@ -110,3 +112,18 @@ def test_plain_paths_and_file_urls_are_folders() -> None:
         store: Any = store_of(uri)
         assert isinstance(store, FolderStore)
         assert store.folder == Path("/there")
+
+
+def test_the_command_prunes_to_the_newest_whole_ones_and_refuses_when_there_is_none(tmp_path: Path) -> None:
+    store = stores.FolderStore(tmp_path)
+    for step in (10, 20, 30):
+        store.write(checkpoint(step), "me")
+    names = store.names()
+    (tmp_path / names[0]).write_bytes(b"broken")
+    command = ["checkpoints", "prune", "--keep", "1", "--set", f"checkpoint.uri={tmp_path}"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert [checkpoints.step_of(name) for name in store.names()] == [30, 20]
+    (tmp_path / names[1]).write_bytes(b"broken")
+    assert CliRunner().invoke(app, command).exit_code == 78
+    assert len(store.names()) == 2

@@ -3,12 +3,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from confluent_kafka import KafkaError
 
 from prototide.service.clients import ClientErrors, admin_client
 from prototide.service.demo_feed import embedded_broker
 from prototide.service.errors import PersonMustAct, RestartMayHelp
 from prototide.service.settings import Settings, load
-from prototide.service.topics import inspect_topics, wait_for_brokers, wanted_topics
+from prototide.service.topics import _untold, inspect_topics, wait_for_brokers, wanted_topics
 from tests.support.kafka import free_port
 
 NAMES = ("train", "predictions", "dead-letters")
@@ -62,3 +63,9 @@ def test_a_broker_that_cannot_tell_sizes_and_ids_is_enough() -> None:
 def test_a_broker_without_ids_cannot_be_exactly_once() -> None:
     with embedded_broker([*NAMES, "prototide.journal"]) as brokers, pytest.raises(PersonMustAct, match="at_least_once"):
         inspect_topics(settings(brokers), lambda: False)
+
+
+def test_a_question_without_an_answer_may_be_asked_again_one_that_is_refused_is_not() -> None:
+    _untold(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "it")
+    with pytest.raises(RestartMayHelp, match="asking for it"):
+        _untold(KafkaError(KafkaError._TRANSPORT), "it")
