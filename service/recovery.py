@@ -190,6 +190,7 @@ class Recovery:
         if checkpoint.journal > self._end:
             self._look()  # a live owner may have saved it after the first look
         if checkpoint.journal > self._end:
+            check_ids(checkpoint.topic_ids, self._topology.ids)  # a re-created journal is told as such
             raise PersonMustAct(
                 f"{what} is ahead of journal {self._settings.topics.journal}: it includes offset "
                 f"{checkpoint.journal - 1}, the journal ends at {self._end}",
