@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from prototide.core.engines.gpu import learning, nvrtc, scoring
-from prototide.core.engines.gpu.entries import Entries
-from prototide.core.engines.gpu.group import Group, Outcome
+from prototide.core.engines.gpu.entries import SLOT_MASK, Entries
+from prototide.core.engines.gpu.group import Changes, Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
+from prototide.core.engines.gpu.sums import squares_by
 from prototide.core.engines.plain import BLOCK_BYTES
 from prototide.core.engines.tables import Rule
 
@@ -45,11 +46,14 @@ class Compute(Protocol):
     def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         """See `learning.learn`."""
 
-    def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> None:
+    def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> Changes:
         """See `learning.put_back`."""
 
     def count(self, group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:
         """See `learning.count`."""
+
+    def squares(self, values: Tensor, keys: Tensor, most: Tensor) -> Tensor:
+        """(slots,) sums of the squares of entries by slot, see `sums.squares_by`."""
 
 
 class TorchCompute:
@@ -63,6 +67,10 @@ class TorchCompute:
 
     def forget(self, *, structure: bool) -> None:
         """It remembers nothing."""
+
+    def squares(self, values: Tensor, keys: Tensor, most: Tensor) -> Tensor:
+        """(slots,) see `sums.squares_by`."""
+        return squares_by(values, keys & SLOT_MASK, most)
 
     def rows_at_once(self, view: View, rows: int, *, all_scores: bool) -> int:
         """Bounded by three tables of scores in float64."""

@@ -18,11 +18,11 @@ from numba import njit
 from torch import Tensor
 
 from prototide.core.engines.gpu import births, maintenance, scoring
-from prototide.core.engines.gpu.entries import columns, keys_of
-from prototide.core.engines.gpu.group import Group, Outcome, Plan, Tables, by_class, lay_out, tables_of
+from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, columns, keys_of
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, by_class, lay_out, tables_of, take_tables
 from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
-from prototide.core.engines.gpu.rows import DeviceRows, to_device, upload, uploads
+from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host, upload, uploads
 from prototide.core.engines.gpu.scoring import Frozen, Roster, View
 from prototide.core.engines.gpu.sums import ranges, squares_by
 from prototide.core.engines.movement import Journey
@@ -41,6 +41,8 @@ from prototide.core.engines.tables import (
     Reals,
 )  # fmt: skip
 from prototide.core.rows import CsrRows
+
+UPLOADED_ROWS = 8192  # at once: while some are scored, the next are on their way
 
 
 class GpuEngine(Keeping):
@@ -86,6 +88,7 @@ class GpuEngine(Keeping):
     def _blocks(self, rows: CsrRows, *, all_scores: bool) -> Iterator[tuple[int, int, DeviceRows, Tensor]]:
         """(first row, last row + 1, the rows, their unit values) of as many rows at once as can be scored."""
         size, idf = self._compute.rows_at_once(self._view(), rows.count, all_scores=all_scores), self._idf(rows.width)
+        size = min(size, UPLOADED_ROWS)
         parts = (rows.part(first, min(first + size, rows.count)) for first in range(0, rows.count, size))
         first = 0
         for part in uploads(parts, self.device, self._real):
@@ -149,7 +152,7 @@ class GpuEngine(Keeping):
         return super().learn(upload(rows, self.device, self._real), own_class, weight, depth)
 
     def _begin_journey(self) -> Journey:
-        return DeviceJourney.begin(self._slots)
+        return DeviceJourney.from_here(self._slots, self._compute.squares)
 
     def _learn_group(
         self, rows: Any, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Any, answers: bool
@@ -170,14 +173,13 @@ class GpuEngine(Keeping):
         tables = tables_of(plan, self._slots, self._classes, self.device)
         rates = 1 / torch.sqrt(1 + self._violation / self.omega)
         group = lay_out(plan, rows, x, weight, self._store, tables, rates.to(self._real))
-        active = tables.kind == ACTIVE
         group.face(frozen, own, self.rule.wrong_classes + 1)
         outcome = self._compute.learn(group, self.rule, self.omega, float(self._scalars[MEAN_LOSS]))
-        self._compute.put_back(group, outcome, self._store)
+        changes = self._compute.put_back(group, outcome, self._store)
         self._count_rows(group, outcome)
         replayed, own_best, loss = self._replay(plan, group, outcome, own_class.size)
-        self._travel(journey, group, outcome, active, replayed.place)
-        self._settle(group, outcome, plan, replayed)
+        journey.add_changes(changes)
+        self._settle(group, outcome, changes, plan, replayed)
         self._count_steals(frozen, plan, outcome, replayed, own_class)
         if self.rule.correction == 0:  # nothing learns from it
             loss = np.where(own_class >= 0, -1.0, np.nan)
@@ -200,49 +202,29 @@ class GpuEngine(Keeping):
         Also each of the batch's rows' best own prototype and its loss, NaN for rows that were not learned.
         """
         of_rows = (outcome.event, outcome.event_slot, outcome.own, outcome.own_score, outcome.loss)
-        event, event_slot, own, own_score, loss = _doubles(torch.stack([column.to(self._wide) for column in of_rows]))
-        event, event_slot = event.astype(np.int32), event_slot.astype(np.int32)
+        found = to_host(torch.stack([column.to(self._wide) for column in of_rows])).astype(np.float64, copy=False)
+        event, event_slot = found[:2].astype(np.int32)
         self._reserve_slots(int(np.count_nonzero(event)))
         replayed = births.replay(plan, event, event_slot, self._slots, self._classes, self._counters)
-        self._take_tables(plan, group.tables, replayed.place)
-        own_slot = np.where(own >= 0, replayed.place[plan.owner, np.maximum(own, 0).astype(np.int64)], -1)
+        take_tables(group.tables, replayed.place, plan, self._slots, self._classes)
         slots, scores, losses = np.full(count, -1, np.int32), np.zeros(count), np.full(count, np.nan)
-        slots[plan.row], scores[plan.row], losses[plan.row] = own_slot, own_score, loss
+        _in_order(found, plan.row, plan.first, plan.count, replayed.place, slots, scores, losses)
         return replayed, (slots, self._ids(slots), scores), losses
 
-    def _take_tables(self, plan: Plan, tables: Tables, place: Longs) -> None:
-        parts = (tables.mass, tables.square, tables.counts.to(self._wide))
-        width, c, classes = place.shape[1], plan.classes, self._classes
-        mass, square, counts = np.split(_doubles(torch.cat(parts, 1)), [width, 2 * width], 1)
-        there = place >= 0
-        self._slots.mass[place[there]] = mass[there]
-        self._slots.square[place[there]] = square[there]
-        trial = counts[:, Tables.TRIAL].astype(np.int64)
-        classes.active[c] = counts[:, Tables.ACTIVE]
-        classes.trial[c] = np.where(trial >= 0, place[np.arange(c.size), np.maximum(trial, 0)], -1)
-        columns = (
-            (classes.errors, Tables.ERRORS), (classes.wait, Tables.WAIT), (classes.saved, Tables.SAVED),
-            (classes.stolen, Tables.STOLEN), (classes.age, Tables.AGE),
-        )  # fmt: skip
-        for table, column in columns:
-            table[c] = counts[:, column]
-
-    def _travel(self, journey: DeviceJourney, group: Group, outcome: Outcome, active: Tensor, place: Longs) -> None:
-        """Notes how the centres that were active have changed."""
-        slot, was = to_device(place, self.device), active & (outcome.born == 0)
-        journey.keys.append(keys_of(group.pair_feature[:, None], slot.clamp(min=0)[group.pair_class]).view(-1))
-        journey.changes.append(torch.where(was[group.pair_class], group.M - group.M_before, 0).view(-1))
-
-    def _settle(self, group: Group, outcome: Outcome, plan: Plan, replayed: births.Replayed) -> None:
-        """Puts back what is new of what the classes learned; then what crosses classes: pushes on wrong prototypes."""
-        entries = self._store
+    def _settle(
+        self, group: Group, outcome: Outcome, changes: Changes, plan: Plan, replayed: births.Replayed
+    ) -> None:  # fmt: skip
+        """Puts in what is new of what the classes learned; then what crosses classes: pushes on wrong prototypes."""
+        entries, width = self._store, group.slot.shape[1]
         parts = self._inherited(group, plan, outcome, replayed)
         maintenance.drop_slots(entries, replayed.vacated, self._slots.kind.size)
-        known = (group.at >= 0) & (outcome.born == 0)[group.pair_class]
-        slot = to_device(replayed.place, self.device)[group.pair_class]
-        new = torch.nonzero((~known & (slot >= 0) & ((group.M != 0) | (group.R != 0))).view(-1))[:, 0]
-        keys = keys_of(group.pair_feature[new // slot.shape[1]], slot.view(-1)[new])
-        values = columns(group.M.view(-1)[new], group.R.view(-1)[new])
+        new = torch.nonzero(changes.new)[:, 0]
+        pair = group.key[new // width]
+        slot = to_device(replayed.place, self.device).view(-1)[(pair >> SLOT_BITS) * width + new % width]
+        if replayed.vacated:
+            kept = slot >= 0
+            new, pair, slot = new[kept], pair[kept], slot[kept]
+        keys, values = keys_of(pair & SLOT_MASK, slot), columns(group.M.view(-1)[new], group.R.view(-1)[new])
         if not parts and self.rule.correction == 0:
             entries.insert(keys, values)
             return
@@ -326,12 +308,24 @@ class GpuEngine(Keeping):
 
 
 def _copy(ranking: Ranking, classes: Tensor, slots: Tensor, scores: Tensor) -> None:
-    ranking.classes[:], ranking.slots[:] = torch.stack([classes, slots]).int().cpu().numpy()
-    ranking.scores[:] = scores.cpu().numpy()
+    ranking.classes[:], ranking.slots[:] = to_host(torch.stack([classes, slots]).int())
+    ranking.scores[:] = to_host(scores)
 
 
 def _doubles(there: Tensor) -> Reals:
     return there.cpu().numpy().astype(np.float64)
+
+
+@njit(cache=True)
+def _in_order(
+    found: Reals, row: Longs, first: Longs, count: Longs, place: Longs, slots: Ints, scores: Reals, losses: Reals
+) -> None:  # fmt: skip
+    """What was found for each row by class, in the batch's order. ``found``: (5, rows)."""
+    for k in range(first.size):
+        for r in range(first[k], first[k] + count[k]):
+            own, t = int(found[2, r]), row[r]
+            slots[t] = place[k, own] if own >= 0 else -1
+            scores[t], losses[t] = found[3, r], found[4, r]
 
 
 @njit(cache=True)

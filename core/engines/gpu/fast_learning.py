@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import kernels
 from prototide.core.engines.gpu.entries import Entries
-from prototide.core.engines.gpu.group import Group, Outcome, new_outcome
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, new_outcome
 from prototide.core.engines.gpu.sums import BITS, power_of_two
 from prototide.core.engines.tables import Rule
 
@@ -31,13 +31,28 @@ def learn(group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
     return outcome
 
 
-def put_back(group: Group, outcome: Outcome, entries: Entries) -> None:
+def put_back(group: Group, outcome: Outcome, entries: Entries) -> Changes:
     """One thread an entry of the group's tables."""
     size, slots = group.at.numel(), group.at.shape[1]
+    changes = Changes(torch.empty_like(group.at.view(-1)), torch.empty_like(group.M.view(-1)),
+                      group.at.new_empty(size, dtype=torch.bool))  # fmt: skip
     if size:
         kernels.put_back[(triton.cdiv(size, 1024),)](
-            group.at, group.key, outcome.born, group.M, group.R, entries.M, entries.R, size, slots, BLOCK=1024
+            group.at, group.key, group.slot, group.active, outcome.born, group.M, group.R, group.M_before, entries.M,
+            entries.R, changes.key, changes.by, changes.new, size, slots, BLOCK=1024,
+        )  # fmt: skip
+    return changes
+
+
+def squares(values: Tensor, keys: Tensor, most: Tensor) -> Tensor:
+    """`sums.squares_by` of the keys' slots."""
+    shift = (BITS - 4 - torch.frexp(most).exponent).clamp(-1000, 1000).to(torch.int64)
+    total = torch.zeros(most.numel(), dtype=torch.int64, device=values.device)
+    if values.numel():
+        kernels.add_squares[(triton.cdiv(values.numel(), 1024),)](
+            values, keys, power_of_two(shift), total, values.numel(), BLOCK=1024
         )
+    return total.double() * power_of_two(-shift)
 
 
 def count(group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:

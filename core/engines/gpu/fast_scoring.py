@@ -19,7 +19,7 @@ from prototide.core.engines.gpu.vector_layout import SLOTS_AT_ONCE
 from prototide.core.engines.gpu.vectors import Vectors
 from prototide.core.engines.tables import Rule
 
-MOST_ROWS = 16_384  # of one call
+MOST_ROWS = 32_768  # of one call
 
 
 def rows_at_once(vectors: Vectors, rows: int, all_scores: bool) -> int:

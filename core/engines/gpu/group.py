@@ -8,6 +8,7 @@ before and put back after. Classes, rows and pairs (class, feature) are numbered
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, Entries, keys_of
-from prototide.core.engines.gpu.rows import DeviceRows, to_device
+from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host
 from prototide.core.engines.gpu.scoring import Frozen, best_wrong
 from prototide.core.engines.gpu.sums import ranges, wide_type
-from prototide.core.engines.tables import Classes, Ints, Longs, Reals, Rule, Slots
+from prototide.core.engines.tables import ACTIVE, Classes, Ints, Longs, Reals, Rule, Slots
 
 NONE, NEW_CLASS, TRIAL_BORN, PROMOTED, DISCARDED = 0, 1, 2, 3, 4  # what a row can make happen to a slot of its class
+
+COLUMNS = range(8)  # of `Tables.counts`
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Tables:
     square: Tensor
     counts: Tensor  # (classes, 8) int64: the columns below
 
-    ACTIVE, TRIAL, ERRORS, WAIT, SAVED, STOLEN, AGE, LIMIT = range(8)
+    ACTIVE, TRIAL, ERRORS, WAIT, SAVED, STOLEN, AGE, LIMIT = COLUMNS
 
 
 @dataclass
@@ -101,6 +104,8 @@ class Group:
     R: Tensor
     M_before: Tensor
     tables: Tables
+    slot: Tensor  # (classes, slots) as `Plan.slot`
+    active: Tensor  # (classes, slots) flags: active at the start
     weight: Tensor  # (rows,)
     wrong: Tensor = field(init=False)  # (rows,) score of the best wrong class, -inf for none
     rival_class: Tensor = field(init=False)  # (rows, wrong_classes + 1) int32, frozen ranking, without the own class
@@ -123,6 +128,15 @@ class Group:
     def pair_feature(self) -> Tensor:
         """(pairs,)"""
         return self.key & SLOT_MASK
+
+
+@dataclass
+class Changes:
+    """What a group changed, entry by entry of its tables: (pairs x slots,)."""
+
+    key: Tensor  # of the entry, for slots that were there at the start
+    by: Tensor  # how M changed, 0 for slots that were not active all the while
+    new: Tensor  # flags: to be put in
 
 
 @dataclass
@@ -153,20 +167,64 @@ def new_outcome(group: Group) -> Outcome:
 
 def tables_of(plan: Plan, slots: Slots, classes: Classes, device: torch.device) -> Tables:
     """The numbers of the plan's classes and slots."""
-    there, at = plan.slot >= 0, np.maximum(plan.slot, 0)
-    kind, mass, square = (
-        np.where(there, table[at], 0) if table.size else np.zeros(at.shape)
-        for table in (slots.kind, slots.mass, slots.square)
-    )
-    c = plan.classes
-    trial = classes.trial[c]
-    local = np.where(trial >= 0, (plan.slot == trial[:, None]).argmax(1), -1)
-    columns = (classes.active[c], local, classes.errors[c], classes.wait[c], classes.saved[c], classes.stolen[c],
-               classes.age[c], classes.limit[c])  # fmt: skip
     wide, width = wide_type(device), plan.slot.shape[1]
-    all_of_it = to_device(np.concatenate([kind, mass, square, np.stack(columns, 1)], 1), device, np.float64)
-    kinds, masses, squares, counts = torch.split(all_of_it, [width, width, width, len(columns)], 1)
-    return Tables(kinds.int(), masses.to(wide).contiguous(), squares.to(wide).contiguous(), counts.long())
+    numbers = np.zeros((plan.classes.size, 3 * width + len(COLUMNS)))
+    _gather(numbers, plan.slot, plan.classes, slots.kind, slots.mass, slots.square, *_columns(classes))
+    kind, mass, square, counts = torch.split(to_device(numbers, device), [width, width, width, len(COLUMNS)], 1)
+    return Tables(kind.int(), mass.to(wide).contiguous(), square.to(wide).contiguous(), counts.long())
+
+
+def take_tables(tables: Tables, place: Longs, plan: Plan, slots: Slots, classes: Classes) -> None:
+    """Puts what learning left in the group's tables back; ``place``: (classes, slots) where each slot lies now."""
+    numbers = to_host(torch.cat([tables.mass, tables.square, tables.counts.to(tables.mass.dtype)], 1))
+    _scatter(numbers.astype(np.float64, copy=False), place, plan.classes, slots.mass, slots.square, *_columns(classes))
+
+
+def _columns(classes: Classes) -> tuple[NDArray[Any], ...]:
+    """As `Tables` numbers them."""
+    c = classes
+    return c.active, c.trial, c.errors, c.wait, c.saved, c.stolen, c.age, c.limit
+
+
+@njit(cache=True)
+def _gather(
+    numbers: Reals, slot: Longs, classes: Longs, kind: NDArray[Any], mass: Reals, square: Reals, active: Ints,
+    trial: Ints, errors: Longs, wait: Longs, saved: Longs, stolen: Longs, age: Longs, limit: Longs,
+) -> None:  # fmt: skip
+    width = slot.shape[1]
+    for k in range(classes.size):
+        c, row, its = classes[k], numbers[k], -1
+        for s in range(width):
+            p = slot[k, s]
+            if p >= 0:
+                row[s], row[width + s], row[2 * width + s] = kind[p], mass[p], square[p]
+                its = s if p == trial[c] else its
+        at = 3 * width
+        row[at], row[at + 1], row[at + 2], row[at + 3] = active[c], its, errors[c], wait[c]
+        row[at + 4], row[at + 5], row[at + 6], row[at + 7] = saved[c], stolen[c], age[c], limit[c]
+
+
+@njit(cache=True)
+def _scatter(
+    numbers: Reals, place: Longs, classes: Longs, mass: Reals, square: Reals, active: Ints, trial: Ints, errors: Longs,
+    wait: Longs, saved: Longs, stolen: Longs, age: Longs, limit: Longs,
+) -> None:  # fmt: skip
+    width = place.shape[1]
+    for k in range(classes.size):
+        c, row = classes[k], numbers[k]
+        for s in range(width):
+            if place[k, s] >= 0:
+                mass[place[k, s]], square[place[k, s]] = row[s], row[width + s]
+        at = 2 * width
+        its = int(row[at + 1])
+        active[c], trial[c] = row[at], place[k, its] if its >= 0 else -1
+        errors[c], wait[c], saved[c], stolen[c], age[c] = (
+            row[at + 2],
+            row[at + 3],
+            row[at + 4],
+            row[at + 5],
+            row[at + 6],
+        )
 
 
 def lay_out(
@@ -190,6 +248,7 @@ def lay_out(
         first=first, count=count, row=row, indptr=torch.nn.functional.pad(torch.cumsum(length, 0), (1, 0)),
         pair=pair, x=x[at], rate=rates[feature], feature=feature, key=key,
         pair_first=torch.searchsorted(key, edges), at=position, M=M, R=R, M_before=M.clone(), tables=tables,
+        slot=slot, active=tables.kind == ACTIVE,
         weight=to_device(weight[plan.row], device).to(tables.mass.dtype),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from prototide.core.engines import budget
 from prototide.core.engines.gpu import births, maintenance, memory
 from prototide.core.engines.gpu.compute import compute_for
 from prototide.core.engines.gpu.entries import Entries, keys_of
-from prototide.core.engines.gpu.rows import DeviceRows, to_device
+from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host
 from prototide.core.engines.gpu.scoring import View
 from prototide.core.engines.gpu.sums import wide_type
 from prototide.core.engines.plain import PlainEngine
@@ -147,7 +147,8 @@ class Keeping(PlainEngine):
 
     def _exact_norms(self, touched: Flags) -> None:
         slots = self._slots
-        exact = maintenance.square_norms(self._store, slots.square)
+        most = to_device(slots.mass**2, self.device)  # sums of unit rows
+        exact = to_host(self._compute.squares(self._store.M, self._store.key, most))
         np.copyto(slots.square, exact, where=(slots.kind != FREE) & touched[slots.cls])
 
     def _merge_threshold(self) -> tuple[float, Flags]:

@@ -32,7 +32,7 @@ def unit_rows(indptr, indices, data, idf, x, BLOCK: tl.constexpr):
         tl.store(x + i, value * scale, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["entries"])
 def pack(key, M, R, scale, slot, value, largest, entries, omega, BLOCK: tl.constexpr):
     """value <- scale[slot] M + R / omega in the format that scores. Reference: `vectors.packed`.
 
@@ -291,16 +291,37 @@ def learn_classes(
     tl.store(counts + k * 8 + 6, age)
 
 
-@triton.jit
-def put_back(at, key, born, M, R, to_M, to_R, size, S, BLOCK: tl.constexpr):
-    """to[at] <- M, R of slots that were not born in this group. Reference: `learning.put_back`."""
+@triton.jit(do_not_specialize=["size"])
+def put_back(
+    at, key, slot, active, born, M, R, M_before, to_M, to_R, out_key, by, new, size, S, BLOCK: tl.constexpr
+):  # fmt: skip
+    """to[at] <- M, R of slots that were not born in this group, and what changed. Reference: `learning.put_back`."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     where = tl.load(at + i, mask=inside, other=-1)
-    k = tl.load(key + i // S, mask=inside, other=0) >> SLOT_BITS
-    known = (where >= 0) & (tl.load(born + k * S + i % S, mask=inside, other=1) == 0)
-    tl.store(to_M + where, tl.load(M + i, mask=known), mask=known)
-    tl.store(to_R + where, tl.load(R + i, mask=known), mask=known)
+    pair = tl.load(key + i // S, mask=inside, other=0)
+    s = (pair >> SLOT_BITS) * S + i % S
+    stays = tl.load(born + s, mask=inside, other=1) == 0
+    known = (where >= 0) & stays
+    centre, push = tl.load(M + i, mask=inside, other=0.0), tl.load(R + i, mask=inside, other=0.0)
+    tl.store(to_M + where, centre, mask=known)
+    tl.store(to_R + where, push, mask=known)
+    p = tl.load(slot + s, mask=inside, other=0)
+    tl.store(out_key + i, ((pair & 0xFFFFFFFF) << SLOT_BITS) | tl.where(p >= 0, p, 0), mask=inside)
+    played = stays & (tl.load(active + s, mask=inside, other=0) != 0)
+    tl.store(by + i, tl.where(played, centre - tl.load(M_before + i, mask=inside, other=0.0), 0.0), mask=inside)
+    tl.store(new + i, (known == 0) & ((centre != 0) | (push != 0)), mask=inside)
+
+
+@triton.jit(do_not_specialize=["size"])
+def add_squares(value, key, unit, total, size, BLOCK: tl.constexpr):
+    """total[slot] += value^2, in multiples of 1 / unit[slot]. Reference: `sums.squares_by`."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < size
+    p = tl.load(key + i, mask=inside, other=0) & 0xFFFFFFFF
+    square = tl.load(value + i, mask=inside, other=0.0).to(tl.float64)
+    whole = (square * square * tl.load(unit + p, mask=inside, other=0.0)).to(tl.int64)
+    tl.atomic_add(total + p, whole, mask=inside & (whole != 0), sem="relaxed")
 
 
 @triton.jit

@@ -9,12 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prototide.core.engines.gpu.entries import Entries
+from prototide.core.engines.gpu.entries import Entries, keys_of
 from prototide.core.engines.gpu.group import (
     DISCARDED,
     NEW_CLASS,
     PROMOTED,
     TRIAL_BORN,
+    Changes,
     Group,
     Outcome,
     Tables,
@@ -33,11 +34,17 @@ def learn(group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
     return outcome
 
 
-def put_back(group: Group, outcome: Outcome, entries: Entries) -> None:
+def put_back(group: Group, outcome: Outcome, entries: Entries) -> Changes:
     """Writes what the classes learned into the entries that there were, but for slots that changed hands."""
-    known = (group.at >= 0) & (outcome.born == 0)[group.pair_class]
+    k, stays = group.pair_class, outcome.born == 0
+    known = (group.at >= 0) & stays[k]
     entries.M[group.at[known]] = group.M[known]
     entries.R[group.at[known]] = group.R[known]
+    return Changes(
+        keys_of(group.pair_feature[:, None], group.slot.clamp(min=0)[k]).view(-1),
+        torch.where((group.active & stays)[k], group.M - group.M_before, 0).view(-1),
+        (~known & ((group.M != 0) | (group.R != 0))).view(-1),
+    )
 
 
 def count(group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:

@@ -13,16 +13,10 @@ from prototide.core.engines.gpu.births import vacate
 from prototide.core.engines.gpu.entries import Entries, columns, keys_of
 from prototide.core.engines.gpu.group import by_class
 from prototide.core.engines.gpu.rows import to_device
-from prototide.core.engines.gpu.sums import alike_sums, squares_by, wide_type
+from prototide.core.engines.gpu.sums import alike_sums, wide_type
 from prototide.core.engines.tables import ACTIVE, MERGED, PRUNED, Classes, Flags, Longs, Reals, Rule, Slots
 
 BUCKETS, BUCKET_ROOM = 1024, 1 << 25  # of features, in the bound on cosines
-
-
-def square_norms(entries: Entries, square: Reals) -> Reals:
-    """(slots,) |M_p|^2 from the entries; ``square``: the same as the tables have them."""
-    about = to_device(square, entries.key.device).to(wide_type(entries.key.device))
-    return squares_by(entries.M, entries.slot, about).cpu().numpy()
 
 
 def light(slots: Slots, classes: Classes, omega: float, rule: Rule) -> list[int]:

@@ -46,9 +46,21 @@ class DeviceRows:
 def to_device(array: NDArray[Any], device: torch.device, dtype: type[np.generic] | None = None) -> Tensor:
     """A copy there. For CUDA through page-locked memory: the host goes on while it is on its way."""
     kind = np.dtype(dtype or array.dtype)
+    if device.type == "mps" and kind == np.float64:
+        kind = np.dtype(np.float32)  # it knows no other
     staged = torch.empty(array.shape, dtype=_TORCH[kind], pin_memory=device.type == "cuda")
     staged.numpy()[...] = array
     return staged.to(device, non_blocking=True)
+
+
+def to_host(there: Tensor) -> NDArray[Any]:
+    """A copy here. From CUDA into page-locked memory, twice as fast."""
+    if there.device.type != "cuda":
+        return there.cpu().numpy()
+    here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
+    here.copy_(there, non_blocking=True)
+    torch.cuda.current_stream(there.device).synchronize()
+    return here.numpy()
 
 
 _TORCH = {

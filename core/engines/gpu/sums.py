@@ -51,13 +51,13 @@ def alike_sums(values: Tensor, index: Tensor, size: int) -> Tensor:
     return total.index_add_(0, index, whole).double() * power_of_two(-shift)
 
 
-def squares_by(values: Tensor, index: Tensor, about: Tensor) -> Tensor:
-    """(size,) sums of the squares of ``values`` (m,) with the same ``index``; ``about``: (size,) what they will be."""
+def squares_by(values: Tensor, index: Tensor, most: Tensor) -> Tensor:
+    """(size,) sums of the squares of ``values`` (m,) with the same ``index``; ``most``: (size,) none is much larger."""
     if values.device.type != "cuda":
-        return sums_by(values.to(wide_type(values.device)) ** 2, index, about.numel())
-    shift = (BITS - 4 - torch.frexp(about.double()).exponent).clamp(-1000, 1000).to(torch.int64)
+        return sums_by(values.to(wide_type(values.device)) ** 2, index, most.numel())
+    shift = (BITS - 4 - torch.frexp(most.double()).exponent).clamp(-1000, 1000).to(torch.int64)
     whole = (values.double().square() * power_of_two(shift)[index]).round_().to(torch.int64)
-    total = torch.zeros(about.numel(), dtype=torch.int64, device=values.device).index_add_(0, index, whole)
+    total = torch.zeros(most.numel(), dtype=torch.int64, device=values.device).index_add_(0, index, whole)
     return total.double() * power_of_two(-shift)
 
 

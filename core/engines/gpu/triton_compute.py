@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import fast_learning, fast_scoring, kernels, scoring
 from prototide.core.engines.gpu.entries import Entries
-from prototide.core.engines.gpu.group import Group, Outcome
+from prototide.core.engines.gpu.group import Changes, Group, Outcome
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.gpu.vectors import Vectors, vectors_of
@@ -102,11 +102,16 @@ class TritonCompute:
         return fast_learning.learn(group, rule, omega, mean_loss)
 
     @_there
-    def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> None:
+    def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> Changes:
         """See `learning.put_back`."""
-        fast_learning.put_back(group, outcome, entries)
+        return fast_learning.put_back(group, outcome, entries)
 
     @_there
     def count(self, group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:
         """See `learning.count`."""
         return fast_learning.count(group, outcome, rule, omega, features)
+
+    @_there
+    def squares(self, values: Tensor, keys: Tensor, most: Tensor) -> Tensor:
+        """(slots,) see `sums.squares_by`."""
+        return fast_learning.squares(values, keys, most)

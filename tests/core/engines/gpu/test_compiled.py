@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 import triton
 from prototide.core.engines.gpu import kernels
 
-F, D, I, L, A, B = "*fp32", "*fp64", "*i32", "*i64", "*fp16", "*bf16"
+F, D, I, L, A, B, T = "*fp32", "*fp64", "*i32", "*i64", "*fp16", "*bf16", "*i1"
 
 def compiled(kernel, constants, **given):
     names = kernel.arg_names
@@ -45,8 +45,10 @@ for copies, V in ((1, B), (2, A), (3, F)):
         H="i32",
     )
 compiled(
-    kernels.put_back, dict(BLOCK=1024), at=L, key=L, born=I, M=F, R=F, to_M=F, to_R=F, size="i32", S="i32",
+    kernels.put_back, dict(BLOCK=1024), at=L, key=L, slot=L, active=T, born=I, M=F, R=F, M_before=F, to_M=F, to_R=F,
+    out_key=L, by=F, new=T, size="i32", S="i32",
 )
+compiled(kernels.add_squares, dict(BLOCK=1024), value=F, key=L, unit=D, total=L, size="i32")
 compiled(
     kernels.count_rows, dict(CORRECT=True, WRONG=3, PMI=True, BLOCK=128), indptr=L, feature=L, x=F, power=D, step=D,
     unit=D, total=L, features="i32",
@@ -67,7 +69,8 @@ def test_all_kernels_compile_for_hopper() -> None:
     ran = subprocess.run(command, env=compiling, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert set(ran.stdout.split()) == {
-        "unit_rows", "pack", "fill_hot", "spread_hot", "learn_classes", "put_back", "count_rows"
+        "unit_rows", "pack", "fill_hot", "spread_hot", "learn_classes", "put_back", "count_rows",
+        "add_squares",
     }  # fmt: skip
 
 
