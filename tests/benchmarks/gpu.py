@@ -15,6 +15,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ from prototide.core.rows import canonical_rows
 from tests.benchmarks.workload import Workload, make
 
 Figures = dict[str, Any]
-CHUNK, QUERIES, GROUP, MODES = 30_000, 131_072, 30_000, 3
+CHUNK, QUERIES, MODES = 30_000, 131_072, 3
+GROUP = 30_000  # two rows a class: what update_rows="auto" comes to after 960,000 rows
+STEADY = 8  # groups of which the last ones are timed
 TARGETS = {
     "lambda0": {"predict rows/s": 5e6, "predict from host rows/s": 3e6, "learn rows/s": 2e6, "memory GB": 7},
     "default": {"predict rows/s": 2e6, "learn rows/s": 5e5, "memory GB": 10},
@@ -105,18 +108,20 @@ def original(options: argparse.Namespace) -> Figures:
 
 def workload(options: argparse.Namespace, rows: int, seed: int, factor: int = 1) -> Workload:
     """Rows of the headline workload; every hidden mode is a class of its own."""
-    return make(rows, options.features, options.classes * factor, MODES, seed=seed)
+    return _made(rows, options.features, options.classes * factor, seed)
 
 
-def learned(stream: Workload, lambda_penalty: float, dtype: str) -> tuple[FastKMeansClassifier, float]:
-    """A model on the device that has learned the stream, and the rows/s of the classifier's last calls."""
+@cache
+def _made(rows: int, features: int, classes: int, seed: int) -> Workload:
+    return make(rows, features, classes, MODES, seed=seed)
+
+
+def learned(stream: Workload, lambda_penalty: float, dtype: str) -> FastKMeansClassifier:
+    """A model on the device that has learned the stream."""
     model = FastKMeansClassifier(k_init=1, lambda_penalty=lambda_penalty, dtype=dtype).to("cuda")
-    rates = []
     for first in range(0, stream.mode.size, CHUNK):
-        begun = time.perf_counter()
-        rows = model.fit_batch(stream.X[first : first + CHUNK], stream.mode[first : first + CHUNK])["rows"]
-        rates.append(rows / (time.perf_counter() - begun))
-    return model, float(np.median(rates[-3:]))
+        model.fit_batch(stream.X[first : first + CHUNK], stream.mode[first : first + CHUNK])
+    return model
 
 
 def engine_of(model: FastKMeansClassifier) -> GpuEngine:
@@ -126,30 +131,41 @@ def engine_of(model: FastKMeansClassifier) -> GpuEngine:
     return engine
 
 
-def steady_learning(model: FastKMeansClassifier, more: Workload) -> float:
-    """Rows/s of `GpuEngine.learn`, prediction included, of rows that are on the device already."""
+def steady_learning(model: FastKMeansClassifier, more: Workload, group: int) -> float:
+    """Rows/s of `GpuEngine.learn`, prediction included, of rows that are on the device already; the median group's."""
     engine = engine_of(model)
     own = model._fitted.labels.numbers(more.mode.tolist()).astype(np.int32)
     there = upload(canonical_rows(more.X), engine.device, torch.float32)
-    parts = [(there.part(f, f + GROUP), own[f : f + GROUP]) for f in range(0, own.size - GROUP + 1, GROUP)]
+    parts = [(there.part(f, f + group), own[f : f + group]) for f in range(0, own.size - group + 1, group)]
+    engine.rule = engine.rule._replace(update_rows=group)
     taken = []
     for rows, classes in parts:
         torch.cuda.synchronize()
         begun = time.perf_counter()
-        engine.learn(rows, classes, np.ones(GROUP), 1)
+        engine.learn(rows, classes, np.ones(group), 1)
         torch.cuda.synchronize()
         taken.append(time.perf_counter() - begun)
-    return GROUP / float(np.median(taken[1:]))
+    engine.rule = engine.rule._replace(update_rows=0)
+    return group / float(np.median(taken[len(taken) // 3 :]))
+
+
+def whole_learning(model: FastKMeansClassifier, more: Workload) -> float:
+    """Rows/s of `FastKMeansClassifier.learn`: rows and labels come from the host, answers go there."""
+    taken = []
+    for first in range(0, more.mode.size, CHUNK):
+        begun = time.perf_counter()
+        model.learn(more.X[first : first + CHUNK], more.mode[first : first + CHUNK])
+        taken.append(time.perf_counter() - begun)
+    return CHUNK / float(np.median(taken[1:]))
 
 
 def moved_bytes(engine: GpuEngine, rows: DeviceRows) -> float:
-    """Bytes that scoring has to move, a row: its lists, the buffer (cleared, added to, read), the row itself."""
+    """Bytes that scoring has to move, a row: its lists, the product (written and read), its factor, the row itself."""
     vectors = engine._compute.vectors(engine._view())  # type: ignore[attr-defined]
     length = torch.diff(vectors.begin) * (vectors.hot_of < 0)
     listed = float(length[rows.indices.long()].sum()) / rows.count
     each = vectors.slot.element_size() + vectors.value.element_size()
-    scattered = 2 * 32 * listed  # of a sector each, read and written
-    return listed * each + scattered + 2 * 4 * vectors.bench.numel() + 8 * rows.indices.numel() / rows.count
+    return listed * each + 8 * vectors.cls.numel() + 4 * vectors.dense.shape[0] + 8 * rows.indices.numel() / rows.count
 
 
 def exactness(engine: GpuEngine, rows: DeviceRows) -> Figures:
@@ -176,106 +192,156 @@ def case(options: argparse.Namespace, lambda_penalty: float, dtype: str) -> Figu
     """All figures of one model."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    model, whole = learned(workload(options, options.rows, 0), lambda_penalty, dtype)
+    model = learned(workload(options, options.rows, 0), lambda_penalty, dtype)
     engine = engine_of(model)
+    asked = canonical_rows(workload(options, QUERIES, 5).X)
+    there = upload(asked, engine.device, torch.float32)
     figures: Figures = {
         "dtype": dtype,
         "prototypes": int(engine.active.sum()),
         "entries": int(engine._store.key.numel()),
-        "fit_batch rows/s (classifier)": whole,
-        "learn rows/s": steady_learning(model, workload(options, 6 * GROUP, 2)),
+        "memory need told": str(engine.need()),
+        "predict rows/s": asked.count / seconds(lambda: engine.rank(there, 1)),
+        "predict from host rows/s": asked.count / seconds(lambda: engine.rank(asked, 1)),
+        "predict top 3 rows/s": asked.count / seconds(lambda: engine.rank(there, 3)),
+        "bytes a row, predicting": moved_bytes(engine, there),
     }
-    asked = canonical_rows(workload(options, QUERIES, 5).X)
-    there = upload(asked, engine.device, torch.float32)
-    figures["predict rows/s"] = asked.count / seconds(lambda: engine.rank(there, 1))
-    figures["predict from host rows/s"] = asked.count / seconds(lambda: engine.rank(asked, 1))
-    figures["predict top 3 rows/s"] = asked.count / seconds(lambda: engine.rank(there, 3))
-    figures["bytes a row, predicting"] = moved_bytes(engine, there)
     figures["bytes/s, predicting"] = figures["predict rows/s"] * figures["bytes a row, predicting"]
-    figures["memory GB"] = torch.cuda.max_memory_allocated() / 1e9
-    figures["memory need told"] = str(engine.need())
-    return figures | exactness(engine, there)
+    figures |= exactness(engine, there)
+    more = workload(options, STEADY * GROUP, 2)
+    figures["learn rows/s"] = steady_learning(model, more, GROUP)
+    figures["learn rows/s, groups of C"] = steady_learning(model, workload(options, 3 * GROUP, 3), GROUP // 2)
+    figures["learn rows/s (classifier, from host)"] = whole_learning(model, workload(options, 4 * GROUP, 4))
+    figures["entries afterwards"] = int(engine_of(model)._store.key.numel())
+    return figures | {"memory GB": torch.cuda.max_memory_allocated() / 1e9}
 
 
 def tune(options: argparse.Namespace) -> Figures:
-    """Top-1 rows/s by size of the buffer, hot features and tiles; the parts of a step of learning by device time."""
+    """Top-1 rows/s by hot features and size of the product; the parts of a step of learning by device time."""
     from prototide.core.engines.gpu import fast_scoring, vectors
 
-    model, _ = learned(workload(options, options.rows, 0), 0.0, "bfloat16")
+    model = learned(workload(options, options.rows, 0), 0.0, "bfloat16")
     engine, figures = engine_of(model), {}
     there = upload(canonical_rows(workload(options, QUERIES, 5).X), engine.device, torch.float32)
-    scorer, kept = engine._compute._scorer, (vectors.HOT_SHARE, vectors.MOST_HOT)  # type: ignore[attr-defined]
-
-    def tried(name: str) -> None:
-        engine._changed(structure=True)
-        figures[name] = there.count / seconds(lambda: engine.rank(there, 1), 3)
-        say("tune", {name: figures[name]})
-
-    for share, most in ((1 / 4, 256), (1 / 8, 512), (1 / 16, 1024), (1 / 32, 2048)):
+    kept = vectors.HOT_SHARE, vectors.MOST_HOT, fast_scoring.SLOTS_AT_ONCE
+    for share, most in ((1 / 8, 512), (1 / 16, 1024), (1 / 32, 2048)):
         vectors.HOT_SHARE, vectors.MOST_HOT = share, most
-        for bits in (23, 25, 26, 27):
-            scorer._size = 1 << bits
-            tried(f"{most} hot, buffer 2^{bits}")
-    vectors.HOT_SHARE, vectors.MOST_HOT = kept
-    scorer._size = 1 << 26
-    for tiles in ((128, 128, 64), (64, 256, 64), (128, 256, 32), (128, 256, 64)):
-        fast_scoring.BM, fast_scoring.BN, fast_scoring.BK = tiles
-        tried(f"tiles {tiles}")
+        for bits in (24, 25, 26, 27):
+            fast_scoring.SLOTS_AT_ONCE = 1 << bits
+            engine._changed(structure=True)
+            name = f"{most} hot, product of 2^{bits}"
+            figures[name] = there.count / seconds(lambda: engine.rank(there, 1), 3)
+    vectors.HOT_SHARE, vectors.MOST_HOT, fast_scoring.SLOTS_AT_ONCE = kept
+    engine._changed(structure=True)
     with torch.profiler.profile() as profiled:
-        steady_learning(model, workload(options, 3 * GROUP, 2))
+        steady_learning(model, workload(options, 3 * GROUP, 3), GROUP)
     print(profiled.key_averages().table(sort_by="cuda_time_total", row_limit=30, max_name_column_width=60))
     return figures
+
+
+def too_large(options: argparse.Namespace) -> Figures:
+    """What a user is told when the device is full, and that nothing was changed."""
+    model = learned(workload(options, 3 * 4096, 7), 0.1, "bfloat16")
+    more = workload(options, 4096, 8)
+    before = engine_of(model).state()
+    torch.cuda.empty_cache()
+    occupied = torch.empty(torch.cuda.mem_get_info()[0] - (1 << 29), dtype=torch.uint8, device="cuda")
+    try:
+        model.learn(more.X, more.mode)
+        told = "nothing"
+    except MemoryError as refused:
+        told = str(refused)
+    after = engine_of(model).state()
+    del occupied
+    torch.cuda.empty_cache()
+    model.learn(more.X, more.mode)
+    unchanged = all((array == after[name]).all() for name, array in before.items())
+    return {"told": told, "nothing was changed": unchanged}
 
 
 def same_twice(options: argparse.Namespace) -> Figures:
     """Whether a stream learned twice gives the same bytes."""
     stream = workload(options, 90_000, 3)
-    states = [engine_of(learned(stream, 0.1, "bfloat16")[0]).state() for _ in range(2)]
+    states = [engine_of(learned(stream, 0.1, "bfloat16")).state() for _ in range(2)]
     return {"same bytes": all(array.tobytes() == states[1][name].tobytes() for name, array in states[0].items())}
 
 
 def many(options: argparse.Namespace) -> Figures:
     """Ten times the prototypes."""
-    model, whole = learned(workload(options, 600_000, 0, factor=10), 0.0, "bfloat16")
+    torch.cuda.reset_peak_memory_stats()
+    stream = workload(options, 420_000, 0, factor=10)
+    model = learned(Workload(stream.X[:300_000], stream.y[:300_000], stream.mode[:300_000]), 0.0, "bfloat16")
     engine = engine_of(model)
-    asked = upload(canonical_rows(workload(options, 32_768, 5, factor=10).X), engine.device, torch.float32)
+    asked = upload(canonical_rows(stream.X[300_000:320_000]), engine.device, torch.float32)
     return {
         "prototypes": int(engine.active.sum()),
         "predict rows/s": asked.count / seconds(lambda: engine.rank(asked, 1), 3),
-        "fit_batch rows/s (classifier)": whole,
+        "learn rows/s (classifier, from host)": whole_learning(
+            model, Workload(stream.X[330_000:], stream.y[330_000:], stream.mode[330_000:])
+        ),
         "memory GB": torch.cuda.max_memory_allocated() / 1e9,
     }
 
 
 def service(options: argparse.Namespace) -> Figures:
-    """Decode, learn, encode without a broker, records of 4,096 rows; needs msgpack."""
+    """Decode, learn, encode, one after the other, without a broker: steps of 128 records of 256 rows; needs msgpack."""
     if importlib.util.find_spec("msgpack") is None:
         return {"not run": "msgpack is not here"}
-    from prototide.service.wire import decode_batch, encode_batch
+    from prototide.service.stacking import stack
+    from prototide.service.wire import Batch, Limits, Predictions, encode_batch
+    from prototide.service.wire_batches import decode_batches
+    from prototide.service.wire_predictions import Part, encode_parts
 
-    model, _ = learned(workload(options, 120_000, 0), 0.1, "bfloat16")
-    more = workload(options, 40_960, 4)
-    records = [encode_batch(more.X[f : f + 4096], more.mode[f : f + 4096]) for f in range(0, 40_960, 4096)]
-    begun = time.perf_counter()
-    for record in records:
-        batch = decode_batch(record)
-        model.learn(batch.X, batch.labels)
-    return {"decode and learn rows/s": more.mode.size / (time.perf_counter() - begun)}
+    model, more = learned(workload(options, options.rows, 0), 0.1, "bfloat16"), workload(options, 4 * GROUP, 4)
+    size, spent = 128 * 256, {"decode": 0.0, "learn": 0.0, "encode": 0.0}
+    rows = more.mode.size // size * size
+    for first in range(0, rows, size):
+        begins = range(first, first + size, 256)
+        records = [encode_batch(more.X[b : b + 256], more.mode[b : b + 256]) for b in begins]
+        times = [time.perf_counter()]
+        batches = [batch for batch in decode_batches(records, Limits()) if isinstance(batch, Batch)]
+        stacked = stack(batches)
+        times.append(time.perf_counter())
+        found = model.learn(stacked.X, stacked.labels, top_k=3)
+        times.append(time.perf_counter())
+        assert found.top_labels is not None
+        assert found.top_probs is not None
+        whole = Predictions(
+            source=("", 0, 0), step=0, labels=found.labels, scores=found.scores, prototypes=found.prototypes, top_k=3,
+            top_labels=[label for row in found.top_labels for label in row], top_probs=found.top_probs.ravel(),
+        )  # fmt: skip
+        encode_parts(whole, [Part(("", 0, 0), batch.truth, None, 0) for batch in batches], stacked.bounds.tolist())
+        times.append(time.perf_counter())
+        if first:  # the first step compiles
+            for name, took in zip(spent, np.diff(times), strict=True):
+                spent[name] += float(took)
+    timed = rows - size
+    figures: Figures = {f"{name} rows/s": timed / took for name, took in spent.items()}
+    return figures | {"decode, learn and encode rows/s": timed / sum(spent.values())}
 
 
 def accuracy(options: argparse.Namespace) -> Figures:
-    """Prequential accuracy of hashed sets (`tests.benchmarks.hashed`), on the device and on the CPU."""
+    """Prequential accuracy of hashed sets (`tests.benchmarks.hashed`): device and CPU, and with larger groups."""
     figures: Figures = {}
     for path in options.hashed:
         stored = np.load(path)
         X, y = _matrix(stored), stored["y"]
         for place in ("cuda", "cpu"):
-            model, right = FastKMeansClassifier().to(place), 0
-            for first in range(0, y.size, 256):
-                found = model.learn(X[first : first + 256], y[first : first + 256]).labels
-                right += sum(a == b for a, b in zip(found, y[first : first + 256].tolist(), strict=True))
-            figures[f"{path.stem} on {place}"] = right / y.size
+            figures[f"{path.stem} on {place}"] = _right(FastKMeansClassifier().to(place), X, y, 256)
+        for rows in ("auto", 256, 1024, 4096):
+            model = FastKMeansClassifier(update_rows=rows).to("cuda")
+            _right(model, X[:256], y[:256], 256)
+            figures[f"{path.stem}, groups of {rows}"] = _right(model, X[256:], y[256:], 4096)
     return figures or {"not run": "no --hashed FILE.npz"}
+
+
+def _right(model: FastKMeansClassifier, X: Any, y: Any, batch: int) -> float:
+    right = 0
+    for first in range(0, y.size, batch):
+        truth = y[first : first + batch]
+        found = model.learn(X[first : first + batch], truth).labels
+        right += sum(a == b for a, b in zip(found, truth.tolist(), strict=True))
+    return right / y.size
 
 
 def _matrix(stored: Any) -> Any:
@@ -292,9 +358,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "original": original,
     "service": service,
     "many": many,
+    "too-large": too_large,
     "tune": tune,
 }
-MEASURED = [part for part in PARTS if part != "tune"]
 
 
 def main() -> None:
@@ -331,7 +397,8 @@ def main() -> None:
 
 def _compare(results: dict[str, Figures]) -> None:
     copied = results.get("device", {}).get("copy bytes/s")
-    print(f"\n{'figure':44} {'measured':>14} {'target':>14} {'original':>14}")
+    device_name = results.get("device", {}).get("name", "")
+    print(f"\n{device_name:44} {'measured':>14} {'target':>14} {'original':>14}")
     for part, targets in TARGETS.items():
         for name, target in targets.items():
             value, beside = results.get(part, {}).get(name), results.get("original", {}).get(name)

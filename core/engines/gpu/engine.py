@@ -95,6 +95,7 @@ class GpuEngine(Keeping):
             yield first, first + part.count, part, self._compute.unit_rows(part, idf, self._real)
             first += part.count
 
+    @torch.inference_mode()
     def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
         """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
         found = [
@@ -106,6 +107,7 @@ class GpuEngine(Keeping):
             _copy(ranking, classes, slots, scores)
         return ranking, self._winners(ranking)
 
+    @torch.inference_mode()
     def class_scores(self, rows: CsrRows) -> Reals:
         """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
         out = np.empty((rows.count, self._classes.active.size))
@@ -129,6 +131,7 @@ class GpuEngine(Keeping):
 
     # --- learning ---
 
+    @torch.inference_mode()
     def seed(self, rows: CsrRows, own_class: Ints, weight: Reals) -> None:
         """Makes each row a prototype of its class."""
         self._reserve_slots(rows.count)
@@ -147,6 +150,7 @@ class GpuEngine(Keeping):
         self._slots.mass[free] = weight
         self._changed(structure=True)
 
+    @torch.inference_mode()
     def learn(self, rows: CsrRows, own_class: Ints, weight: Reals, depth: int) -> Step:
         """See `PlainEngine.learn`; the rows go to the device at once."""
         return super().learn(upload(rows, self.device, self._real), own_class, weight, depth)
@@ -313,7 +317,7 @@ def _copy(ranking: Ranking, classes: Tensor, slots: Tensor, scores: Tensor) -> N
 
 
 def _doubles(there: Tensor) -> Reals:
-    return there.cpu().numpy().astype(np.float64)
+    return to_host(there).astype(np.float64)
 
 
 @njit(cache=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from prototide.core.engines.gpu import kernels
 from prototide.core.engines.gpu.entries import Entries
 from prototide.core.engines.gpu.group import Changes, Group, Outcome, new_outcome
+from prototide.core.engines.gpu.rows import to_device
 from prototide.core.engines.gpu.sums import BITS, power_of_two
 from prototide.core.engines.tables import Rule
 
@@ -24,7 +26,7 @@ def learn(group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         group.M_before, tables.kind, tables.mass, tables.square, tables.counts, group.wrong,
         group.rival_class, group.rival_score, group.weight, outcome.event,
         outcome.event_slot, outcome.own, outcome.own_score, outcome.loss, outcome.right, outcome.step, outcome.born,
-        outcome.source, torch.tensor(numbers, dtype=torch.float64, device=group.x.device), slots,
+        outcome.source, to_device(np.array(numbers, np.float64), group.x.device), slots,
         KERNEL=rule.kernel, CORRECT=rule.correction > 0, WRONG=rule.wrong_classes,
         SB=triton.next_power_of_2(slots), NB=128, num_warps=4 if slots > 1 else 2,
     )  # fmt: skip
