@@ -437,11 +437,14 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     @contextmanager
     def _threads(self) -> Iterator[None]:
         before, most = numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        numba.set_num_threads(most if self.n_threads == -1 else min(self.n_threads, most))
+        wanted = most if self.n_threads == -1 else min(self.n_threads, most)
+        if wanted != before:
+            numba.set_num_threads(wanted)
         try:
             yield
         finally:
-            numba.set_num_threads(before)
+            if wanted != before:
+                numba.set_num_threads(before)
 
     def _known_rows(self, X: Any) -> CsrRows:
         """Rows of the width, and with the column names, that scikit-learn's methods ask for."""

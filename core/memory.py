@@ -7,6 +7,8 @@ that a batch may need is asked of the system first and given back at once. Where
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 CHANGE_BYTES = 64  # of an entry that a row may bring: in its list, in the room of the list, in what plans it
@@ -19,13 +21,13 @@ def most_bytes(*, model_bytes: int, scratch_bytes: int, rows: int, non_zeros: in
     return COPIES * model_bytes + scratch_bytes + rows * ROW_BYTES + non_zeros * changes * CHANGE_BYTES
 
 
-def ensure(needed: int, model_bytes: int, rows: int) -> None:
-    """Raises MemoryError with the numbers if ``needed`` bytes cannot be had now."""
+def ensure(needed: int, held: Callable[[], int], rows: int) -> None:
+    """Raises MemoryError with the numbers if ``needed`` bytes cannot be had now. ``held``: bytes of the model."""
     try:
         np.empty(needed, np.uint8)
     except MemoryError:
         raise MemoryError(
             f"no memory for a batch of {rows} rows: learning it may take up to {needed} bytes more, the model has "
-            f"{model_bytes} bytes. Nothing of the batch was learned, the model is unchanged. Pass fewer rows at a time,"
+            f"{held()} bytes. Nothing of the batch was learned, the model is unchanged. Pass fewer rows at a time,"
             " let the process have more memory, or bound the model with memory_budget_bytes"
         ) from None

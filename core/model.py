@@ -198,7 +198,7 @@ class Model:
             features = 64 * max(0, rows.width - self.engine.n_features)
             needed = self.engine.bytes_to_learn(rows.count, rows.indices.size, classes, most)
             ranking = RANKED_BYTES * rows.count * depth
-            memory.ensure(needed + rows.count * wide * 8 + features + ranking, self.engine.nbytes, rows.count)
+            memory.ensure(needed + rows.count * wide * 8 + features + ranking, lambda: self.engine.nbytes, rows.count)
 
     def judge(self, step: Step) -> NDArray[np.bool_]:
         """(n,) which rows of a step are unlike the rows of the class that won them; learns what is usual."""

@@ -37,6 +37,8 @@ class CsrRows:
 
     def part(self, first: int, last: int) -> CsrRows:
         """Rows first..last - 1."""
+        if first == 0 and last == self.count:
+            return self
         begin, end = self.indptr[first], self.indptr[last]
         return CsrRows(self.indptr[first : last + 1] - begin, self.indices[begin:end], self.data[begin:end], self.width)
 
@@ -105,11 +107,15 @@ def of_matrix(X: Any) -> CsrRows:
 def _writable(X: Any) -> CsrRows:
     """Rows of a canonical CSR matrix, in arrays that kernels are compiled for: native, contiguous, writable."""
     end = int(X.indptr[-1])
-    data = X.data[:end] if X.dtype in (np.float32, np.float64) else X.data[:end].astype(np.float64)
-    return CsrRows(
-        np.require(X.indptr, np.int64, ["C", "W"]), np.require(X.indices[:end], np.int32, ["C", "W"]),
-        np.require(data, np.float32 if data.dtype == np.float32 else np.float64, ["C", "W"]), X.shape[1],
-    )  # fmt: skip
+    kind = np.float32 if X.dtype == np.float32 else np.float64
+    return CsrRows(_as(X.indptr, np.int64), _as(X.indices[:end], np.int32), _as(X.data[:end], kind), X.shape[1])
+
+
+def _as(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    flags = array.flags
+    if array.dtype == dtype and flags.c_contiguous and flags.writeable:
+        return array
+    return np.require(array, dtype, ["C", "W"])
 
 
 def _is_canonical(X: Any) -> bool:

@@ -173,6 +173,8 @@ class IndexedEngine(PlainEngine):
             if int(steal_count.max(initial=0)) <= room:
                 break
             room = int(steal_count.max())
+        if not room:
+            return _without_thieves(top)
         listed = np.arange(room) < steal_count[:, None]
         start = np.append(0, np.cumsum(steal_count))
         return Frozen(top.classes, top.slots, top.scores, start, steal_class[listed], steal_score[listed])
@@ -334,7 +336,8 @@ class IndexedEngine(PlainEngine):
         if answers or self.rule.correction > 0 or self.rule_grows:
             frozen = self._digest(unit, own_class, top, products)
         else:  # nothing is learned from what other classes score
-            frozen = _nothing_frozen(top)
+            top.classes[:], top.slots[:], top.scores[:] = -1, -1, -np.inf
+            frozen = _without_thieves(top)
             entries.own_products(unit, own_class, self._classes.first, self._slots.next, self._index, *products)
         winners = self._winners(top)
         probed = self._class_scores(_taken(unit, asked)) if asked.size else np.zeros((0, self._classes.active.size))
@@ -771,12 +774,9 @@ class IndexedEngine(PlainEngine):
             ] = products
 
 
-def _nothing_frozen(top: Ranking) -> Frozen:
-    """As of a model without classes; fills ``top``."""
-    top.classes[:], top.slots[:], top.scores[:] = -1, -1, -np.inf
-    none = np.zeros(0)
+def _without_thieves(top: Ranking) -> Frozen:
     start = np.zeros(top.scores.shape[0] + 1, np.int64)
-    return Frozen(top.classes, top.slots, top.scores, start, none.astype(np.int32), none)
+    return Frozen(top.classes, top.slots, top.scores, start, np.zeros(0, np.int32), np.zeros(0))
 
 
 def _taken(rows: Rows, which: Longs) -> Rows:

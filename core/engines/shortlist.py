@@ -25,7 +25,7 @@ CHUNK = 16  # rows that share their scratch arrays
 BLOCK = 64  # slots of which the highest bound is kept
 NEVER = np.float32(-1e30)  # bound of a slot that is no active prototype's
 EPSILON = 1.2e-7  # of float32
-APPROXIMATE = {"contract", "reassoc", "nsz", "nnan"}  # sums that only bound: in any order
+APPROXIMATE = {"contract", "reassoc", "nsz", "nnan", "ninf"}  # sums that only bound: in any order
 
 
 @njit(cache=True, parallel=True)
@@ -94,14 +94,16 @@ def _add_rare(
         j = ix[i]
         if j >= start.size:
             continue
-        weight = M.dtype.type(x[i])
+        weight, begin, end = M.dtype.type(x[i]), start[j], start[j] + length[j]
+        here, m, r = slot[begin:end], M[begin:end], R[begin:end]
         if sum_R.size > 0:
-            for k in range(start[j], start[j] + length[j]):
-                sum_M[slot[k]] += weight * M[k]
-                sum_R[slot[k]] += weight * R[k]
+            for k in range(here.size):
+                p = np.uint32(here[k])  # no check for a negative index
+                sum_M[p] += weight * m[k]
+                sum_R[p] += weight * r[k]
         else:
-            for k in range(start[j], start[j] + length[j]):
-                sum_M[slot[k]] += weight * M[k]
+            for k in range(here.size):
+                sum_M[np.uint32(here[k])] += weight * m[k]
 
 
 @njit(cache=True)
@@ -174,9 +176,9 @@ def _bounds_both(
 @njit(cache=True, fastmath=APPROXIMATE)
 def _highest_of_blocks(bound: Floats, highest: Floats) -> None:
     for b in range(highest.size):
-        most = NEVER
-        for p in range(b * BLOCK, min(b * BLOCK + BLOCK, bound.size)):
-            most = max(most, bound[p])
+        most, block = NEVER, bound[b * BLOCK : b * BLOCK + BLOCK]
+        for p in range(block.size):
+            most = block[p] if block[p] > most else most
         highest[b] = most
 
 

@@ -94,6 +94,6 @@ def test_the_bound_grows_with_the_model_the_rows_and_what_they_may_change() -> N
     base = memory.most_bytes(**least)
     assert base > 2 * 1000
     assert all(memory.most_bytes(**{**least, name: value + 1000}) > base for name, value in least.items())
-    memory.ensure(base, 1000, 10)
+    memory.ensure(base, lambda: 1000, 10)
     with pytest.raises(MemoryError, match=f"up to {2**62} bytes more, the model has 1000 bytes"):
-        memory.ensure(2**62, 1000, 10)
+        memory.ensure(2**62, lambda: 1000, 10)
