@@ -14,8 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from prototide.core.compiling import kernel
 
 FORGET = 0.999  # a row 1,000 rows ago weighs e^-1
 PRIOR = 0.02  # loss per squared grid step from the starting value, as if seen
@@ -42,7 +43,7 @@ def _normalised(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.divide(p, total, out=np.zeros_like(p), where=total > 0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_losses(
     scores: NDArray[np.float64], truth: NDArray[np.int64], weight: NDArray[np.float64], values: NDArray[np.float64],
     softmax: bool, losses: NDArray[np.float64],

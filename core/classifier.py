@@ -12,8 +12,6 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import _check_feature_names, _get_feature_names, check_is_fitted
 
 from prototide.core import fitting, introspection
 from prototide.core.devices import checked_device
@@ -22,6 +20,13 @@ from prototide.core.labels import Label, checked_labels, checked_weights
 from prototide.core.model import Learned, LearnStats, Model, new_engine
 from prototide.core.parameters import check_parameters
 from prototide.core.rows import CsrRows, canonical_rows
+from prototide.core.scikit import (
+    BaseEstimator,
+    ClassifierMixin,
+    _check_feature_names,
+    _get_feature_names,
+    check_is_fitted,
+)
 
 STATE_FORMAT = 2
 _BEGINNING = threading.Lock()

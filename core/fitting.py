@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 from prototide.core.labels import Label, Labels
 from prototide.core.model import Model
 from prototide.core.parameters import prototype_limits
 from prototide.core.rows import CsrRows, of_matrix
+from prototide.core.scikit import check_random_state
 
 
 def fit(

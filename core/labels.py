@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import DataConversionWarning
+
+from prototide.core.scikit import DataConversionWarning
 
 Label = int | str
 UNLABELLED = -1

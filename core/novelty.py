@@ -18,9 +18,9 @@ from statistics import NormalDist
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.plain import OwnBest
 from prototide.core.engines.tables import Flags, Ints, Longs, Reals
 
@@ -43,7 +43,7 @@ class Usual(NamedTuple):
     variance: Reals
 
 
-@njit(cache=True)
+@kernel()
 def novelty_of(score: Any, rows: Any, mean: Any, variance: Any, common: Reals) -> Any:
     """How many spreads a score lies below what is usual; numbers or arrays of them."""
     share = rows / (rows + PRIOR)
@@ -51,13 +51,13 @@ def novelty_of(score: Any, rows: Any, mean: Any, variance: Any, common: Reals) -
     return (share * mean + (1 - share) * common[MEAN] - score) / np.maximum(spread, LEAST_SPREAD)
 
 
-@njit(cache=True)
+@kernel()
 def _own(usual: Usual, p: int, owner: int) -> tuple[float, float, float]:
     """(rows, mean, variance) of the prototype ``owner`` in slot p."""
     return (usual.rows[p], usual.mean[p], usual.variance[p]) if usual.owner[p] == owner else (0.0, 0.0, 0.0)
 
 
-@njit(cache=True)
+@kernel()
 def take_in(usual: Usual, common: Reals, p: int, owner: int, score: float, quantile: float, horizons: Reals) -> None:
     """A row of the class of prototype ``owner`` in slot p, its best own one, was learned; it had this score before."""
     rows, mean, variance = _own(usual, p, owner)
@@ -77,7 +77,7 @@ def take_in(usual: Usual, common: Reals, p: int, owner: int, score: float, quant
     usual.owner[p], usual.rows[p], usual.mean[p], usual.variance[p] = owner, rows, mean, variance
 
 
-@njit(cache=True)
+@kernel()
 def _learn(
     slots: Ints, ids: Longs, scores: Reals, own_slots: Ints, own_ids: Longs, own_scores: Reals,
     usual: Usual, common: Reals, quantile: float, horizons: Reals, unknown: Flags,

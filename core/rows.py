@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from prototide.core.compiling import kernel
 
 LARGEST, SMALLEST = 1e18, 1e-18  # beyond these a square of a float32 loses its precision
 MOST_COLUMNS = 2**31 - 1
@@ -131,7 +132,7 @@ def _is_canonical(X: Any) -> bool:
     return bool(_ascends(*arrays, X.shape[1]))
 
 
-@njit(cache=True)
+@kernel()
 def _ascends(indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any], columns: int) -> bool:
     """`_is_canonical` but for the types."""
     count = indptr.size - 1

@@ -17,8 +17,8 @@ import warnings
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.tables import Longs, Reals
 
 CONTENT = 0.8  # of the budget; the rest is room for lists to grow in
@@ -63,7 +63,7 @@ class Budgeted(Protocol):
         ...
 
 
-@njit(cache=True)
+@kernel()
 def bucket(part: float) -> int:
     """Number of the bucket of a part."""
     return int(np.float32(part).view(np.int32)) >> 19

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.tables import (
     ACTIVE,
     LINEAR,
@@ -58,7 +59,7 @@ class Decisions(NamedTuple):
     loss: Reals  # (n,) -1: none
 
 
-@njit(cache=True)
+@kernel()
 def empty_decisions(rows: int, prototypes: int, wrong: int) -> Decisions:
     """Nothing decided."""
     one = np.full((8, rows), -1, np.int32)
@@ -71,7 +72,7 @@ def empty_decisions(rows: int, prototypes: int, wrong: int) -> Decisions:
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _responsibility(difference: float, kernel: int, width: float) -> float:
     if kernel == LINEAR:
         return max(0.0, width + difference)
@@ -80,7 +81,7 @@ def _responsibility(difference: float, kernel: int, width: float) -> float:
     return 1.0 if difference == 0 else 0.0
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def correction_rates(rows: Rows, features: Features, omega: float, rate: Reals) -> None:
     """rate <- mu of every non-zero."""
     for t in prange(rows.indptr.size - 1):
@@ -88,7 +89,7 @@ def correction_rates(rows: Rows, features: Features, omega: float, rate: Reals) 
             rate[i] = 1 / np.sqrt(1 + features.violation[rows.indices[i]] / omega)
 
 
-@njit(cache=True)
+@kernel()
 def _local_features(rows: Rows, members: Ints, local: Ints, place: Longs) -> int:
     """Numbers the features of a class's rows 0..n-1: ``local`` gets the numbers, row m's from place[m] on."""
     total = place[members.size]
@@ -112,7 +113,7 @@ def _local_features(rows: Rows, members: Ints, local: Ints, place: Longs) -> int
     return n
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def decide(
     rows: Rows, rate: Reals, weight: Reals, order: Ints, first: Longs, present: Ints, frozen: Frozen, own_M: Reals,
     own_R: Reals,
@@ -132,7 +133,7 @@ def decide(
         )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _decide_class(
     rows: Rows, rate: Reals, weight: Reals, members: Ints, y: int, frozen: Frozen, own_M: Reals, own_R: Reals,
     slots: Slots, rank: Ints, classes: Classes, scalars: Reals, rule: Rule, dots: Reals, base: int, size: int,
@@ -329,7 +330,7 @@ def _decide_class(
             out.born_mass[t], out.born_square[t], out.born_end[t] = mass[a], square, kind[a]
 
 
-@njit(cache=True)
+@kernel()
 def _born(
     code: Ints, kind: Ints, ranks: Ints, in_M: Ints, in_R: Ints, mass: Reals, taken: Longs, alive: int, t: int,
     as_kind: int,
@@ -347,7 +348,7 @@ def _born(
     return alive + 1
 
 
-@njit(cache=True)
+@kernel()
 def _note_attraction(t: int, code: int, weight: float, out: Decisions) -> None:
     for place in range(out.attract_code.shape[1]):
         if out.attract_code[t, place] == -1:
@@ -355,7 +356,7 @@ def _note_attraction(t: int, code: int, weight: float, out: Decisions) -> None:
             return
 
 
-@njit(cache=True)
+@kernel()
 def _attract_trial(
     t: int, a: int, power: float, code: Ints, mass: Reals, centre: Reals, share: Reals, alive: int, ranks: Ints,
     dots: Reals,
@@ -372,7 +373,7 @@ def _attract_trial(
     centre[a] += power
 
 
-@njit(cache=True)
+@kernel()
 def _forget(
     code: Ints, kind: Ints, ranks: Ints, in_M: Ints, in_R: Ints, mass: Reals, centre: Reals, cos: Reals,
     correction: Reals, score: Reals,

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.movement import Movement
 from prototide.core.engines.plain import BLOCK_BYTES, OwnBest, PlainEngine, Step
 from prototide.core.engines.scoring import rounded
@@ -25,13 +26,13 @@ BFLOAT16 = (BITS << 16).view(np.float32)
 FORMATS: dict[int, Any] = {52: np.float64, 23: np.float32, 10: np.float16}  # by bits of the mantissa
 
 
-@njit(cache=True)
+@kernel()
 def _round_all(vector: Reals, mantissa_bits: int) -> None:
     for i in range(vector.size):
         vector[i] = rounded(vector[i], mantissa_bits)
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def _score(rows: Rows, start: Longs, slot: NDArray[Any], vector: Floats, score: Reals) -> None:
     """score[t, p] <- x_t . V_p"""
     for t in prange(score.shape[0]):
@@ -43,7 +44,7 @@ def _score(rows: Rows, start: Longs, slot: NDArray[Any], vector: Floats, score: 
                     score[t, slot[k]] += value * vector[k]
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def _score_halves(
     rows: Rows, start: Longs, slot: NDArray[Any], bits: NDArray[np.uint16], values: Floats, score: Reals
 ) -> None:

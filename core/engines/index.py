@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.budget import bucket
 from prototide.core.engines.postings import pmi_of
 from prototide.core.engines.sketch import Sketch, note
@@ -58,7 +59,7 @@ class Items(NamedTuple):
     entry: Ints  # position of the row's entry in rows.indices
 
 
-@njit(cache=True)
+@kernel()
 def group_items(rows: Rows, operations: Operations, count: Ints, features: int) -> Items:
     """``count``: (features,) zeros, and zeros again afterwards."""
     total = 0
@@ -95,7 +96,7 @@ def group_items(rows: Rows, operations: Operations, count: Ints, features: int) 
     return Items(touched, first, operation, entry)
 
 
-@njit(cache=True)
+@kernel()
 def lower_bound(slots: Ints, low: int, high: int, p: int) -> int:
     """First position in slots[low:high] whose slot is not below p."""
     while low < high:
@@ -115,7 +116,7 @@ class Plan(NamedTuple):
     offset: Ints  # (items,) where in its feature's list the item's slot is, or would be
 
 
-@njit(cache=True)
+@kernel()
 def plan(
     index: Index, rows: Rows, operations: Operations, count: Ints, features: int, pool_end: int
 ) -> tuple[Items, Plan, int]:
@@ -132,12 +133,12 @@ def plan(
     return items, Plan(missing, moved, offset), pool_end
 
 
-@njit(cache=True)
+@kernel()
 def _room_for(length: int) -> int:
     return length + length // 4 + 1
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def _find(
     start: Longs, length: Ints, hot: Ints, slot: Ints, items: Items, asked: Ints, missing: Ints, offset: Ints
 ) -> None:
@@ -157,7 +158,7 @@ def _find(
         missing[k] = lacking
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def apply(
     index: Index,
     items: Items,
@@ -182,7 +183,7 @@ def apply(
         _apply_feature(index, items, operations, rows, rate, k, plan, kind, mass, total, scalars, weight, sketch)
 
 
-@njit(cache=True)
+@kernel()
 def _apply_feature(
     index: Index,
     items: Items,
@@ -237,7 +238,7 @@ def _apply_feature(
         attracted = False
 
 
-@njit(cache=True)
+@kernel()
 def _copy_entry(index: Index, source: int, target: int) -> None:
     index.slot[target], index.M[target] = index.slot[source], index.M[source]
     if index.R.size > 0:
@@ -246,7 +247,7 @@ def _copy_entry(index: Index, source: int, target: int) -> None:
         index.pmi[target] = index.pmi[source]
 
 
-@njit(cache=True)
+@kernel()
 def _make_entries(index: Index, items: Items, operations: Operations, k: int, missing: int, moved: int) -> None:
     """Zero entries for the slots that feature k's items need, merged from the back so that it works in place."""
     j = items.feature[k]
@@ -282,7 +283,7 @@ def _make_entries(index: Index, items: Items, operations: Operations, k: int, mi
         index.room[j] = _room_for(length + missing)
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def own_products(
     rows: Rows, own: Ints, first_slot: Ints, next_slot: Ints, index: Index, own_M: Reals, own_R: Reals
 ) -> None:
@@ -299,7 +300,7 @@ def own_products(
             p = next_slot[p]
 
 
-@njit(cache=True)
+@kernel()
 def _product(ix: Ints, x: Reals, index: Index, p: int) -> tuple[Any, Any]:
     M, R, corrected = index.M.dtype.type(0), index.M.dtype.type(0), index.R.size > 0
     for i in range(ix.size):
@@ -319,7 +320,7 @@ def _product(ix: Ints, x: Reals, index: Index, p: int) -> tuple[Any, Any]:
     return M, R
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def count_flagged(index: Index, flag: Flags) -> Ints:
     """(features,) rare entries whose slot is flagged."""
     found = np.zeros(index.start.size, np.int32)
@@ -329,7 +330,7 @@ def count_flagged(index: Index, flag: Flags) -> Ints:
     return found
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def count_kept(index: Index, flag: Flags) -> Ints:
     """(features,) entries whose slot is flagged and whose M or R is not 0."""
     corrected = index.R.size > 0
@@ -346,7 +347,7 @@ def count_kept(index: Index, flag: Flags) -> Ints:
     return found
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def collect_kept(index: Index, flag: Flags, first: Longs, slot: Ints, M: Floats, R: Floats, pmi: Floats) -> None:
     """Copies the entries that `count_kept` counts: feature j's to positions first[j].. of the four arrays."""
     corrected, informed = index.R.size > 0, index.pmi.size > 0
@@ -370,7 +371,7 @@ def collect_kept(index: Index, flag: Flags, first: Longs, slot: Ints, M: Floats,
                     at += 1
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def collect(
     index: Index, flag: Flags, first: Longs, used: int, feature: Ints, slot: Ints, M: Floats, R: Floats, pmi: Floats
 ) -> None:
@@ -395,7 +396,7 @@ def collect(
                     at += 1
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def largest_parts(index: Index, flag: Flags, scale: Reals, omega: float, shards: Reals) -> None:
     """shards[s, p] <- largest part of an entry of flagged slot p in its score, over the features of shard s."""
     corrected = index.R.size > 0
@@ -418,7 +419,7 @@ def largest_parts(index: Index, flag: Flags, scale: Reals, omega: float, shards:
                     shards[s, p] = max(shards[s, p], part)
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def part_counts(index: Index, below: Reals, scale: Reals, omega: float, shards: Pool) -> None:
     """shards[s, b] += listed entries of bucket b, of those whose part is below below[slot], in shard s's features."""
     corrected = index.R.size > 0
@@ -433,7 +434,7 @@ def part_counts(index: Index, below: Reals, scale: Reals, omega: float, shards: 
                     shards[s, bucket(part)] += 1
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, kept: Reals) -> None:
     """Of slots with least[p] > 0, drops the entries whose part in the score is below it (inf: all of them).
 
@@ -443,7 +444,7 @@ def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, kept: R
         _drop_in_shard(index, least, scale, omega, kept, s)
 
 
-@njit(cache=True)
+@kernel()
 def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, kept: Reals, s: int) -> None:
     corrected = index.R.size > 0
     for j in range(s, index.start.size, kept.shape[0]):
@@ -475,7 +476,7 @@ def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, kept:
         index.length[j] = left - index.start[j]
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def move_lists(index: Index, start: Longs, pool: Floats, moved: Floats) -> None:
     """Copies every list of one pool array to its new place."""
     for j in prange(start.size):
@@ -483,14 +484,14 @@ def move_lists(index: Index, start: Longs, pool: Floats, moved: Floats) -> None:
             moved[start[j] + i] = pool[index.start[j] + i]
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def heat(index: Index, features: Ints, first_row: int, sketch: Sketch) -> None:
     """Makes rare features hot: their entries move to the dense rows first_row, first_row + 1, ..., which are zeros."""
     for k in prange(features.size):
         _heat_feature(index, features[k], first_row + k, sketch)
 
 
-@njit(cache=True)
+@kernel()
 def _heat_feature(index: Index, j: int, h: int, sketch: Sketch) -> None:
     corrected = index.R.size > 0
     for i in range(index.start[j], index.start[j] + index.length[j]):
@@ -505,7 +506,7 @@ def _heat_feature(index: Index, j: int, h: int, sketch: Sketch) -> None:
     index.hot[j], index.length[j], index.room[j] = h, 0, 0
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def hot_counts(index: Index, hot_rows: int) -> Ints:
     """(hot features,) entries that are not 0."""
     count = np.zeros(hot_rows, np.int32)
@@ -516,7 +517,7 @@ def hot_counts(index: Index, hot_rows: int) -> Ints:
     return count
 
 
-@njit(cache=True)
+@kernel()
 def cool(index: Index, features: Ints, start: Longs) -> None:
     """Makes hot features rare: their entries move to lists that begin at ``start``, room made by the caller."""
     corrected = index.R.size > 0

@@ -9,13 +9,14 @@ format; `shortlist`, which completes few slots, adds in the same order: both way
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.index import TILE
 from prototide.core.engines.tables import Floats, Ints, Longs, Reals
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def accumulate(
     indptr: Longs, indices: Ints, x: Reals, start: Longs, length: Ints, hot: Ints, slot: Ints, M: Floats, R: Floats,
     hot_M: Floats, hot_R: Floats, used: int, sum_M: Floats, sum_R: Floats,
@@ -36,7 +37,7 @@ def accumulate(
                 add_hot(indices[first:last], x[first:last], hot, hot_R[tile], sum_R[t, low:high])
 
 
-@njit(cache=True)
+@kernel()
 def _add_rare(ix: Ints, x: Reals, start: Longs, length: Ints, slot: Ints, values: Floats, total: Floats) -> None:
     """total[p] <- the rare features' part of one row's product with every slot."""
     total[:] = 0
@@ -48,7 +49,7 @@ def _add_rare(ix: Ints, x: Reals, start: Longs, length: Ints, slot: Ints, values
                 total[slot[k]] += weight * values[k]
 
 
-@njit(cache=True)
+@kernel()
 def add_hot(ix: Ints, x: Reals, hot: Ints, tile: Floats, total: Floats) -> None:
     """total[p] += the hot features' part, for the slots of one tile."""
     for i in range(ix.size):
@@ -59,7 +60,7 @@ def add_hot(ix: Ints, x: Reals, hot: Ints, tile: Floats, total: Floats) -> None:
                 total[p] += weight * line[p]
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def digest(
     sum_M: Floats, sum_R: Floats, own: Ints, cls: Ints, next_slot: Ints, first_slot: Ints, trial: Ints,
     scale: Floats, per_omega: float,
@@ -106,7 +107,7 @@ def digest(
             steal_count[t] = found
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def class_scores(sum_M: Floats, sum_R: Floats, cls: Ints, scale: Floats, per_omega: float, out: Reals) -> None:
     """out[t, c] <- score of class c, -inf where it has no active prototype."""
     for t in prange(out.shape[0]):
@@ -118,7 +119,7 @@ def class_scores(sum_M: Floats, sum_R: Floats, cls: Ints, scale: Floats, per_ome
             out[t, c] = score[best[c]] if best[c] >= 0 else -np.inf
 
 
-@njit(cache=True)
+@kernel()
 def _scores(sum_M: Floats, sum_R: Floats, scale: Floats, per_omega: float, score: Floats) -> None:
     if sum_R.size > 0:
         for p in range(score.size):
@@ -128,7 +129,7 @@ def _scores(sum_M: Floats, sum_R: Floats, scale: Floats, per_omega: float, score
             score[p] = scale[p] * sum_M[p]
 
 
-@njit(cache=True)
+@kernel()
 def _best_slots(score: Floats, cls: Ints, best: Ints) -> None:
     """best[c] <- the class's slot of the highest score, the lowest on a tie."""
     for p in range(score.size):
@@ -137,7 +138,7 @@ def _best_slots(score: Floats, cls: Ints, best: Ints) -> None:
             best[c] = p
 
 
-@njit(cache=True)
+@kernel()
 def top_of(score: Floats, best: Ints, top_class: Ints, top_slot: Ints, top_score: Reals) -> None:
     """The best classes, best first; equal scores: lowest slot first. ``best``: each class's best slot or -1."""
     depth, found, least = top_class.size, 0, -np.inf
@@ -152,7 +153,7 @@ def top_of(score: Floats, best: Ints, top_class: Ints, top_slot: Ints, top_score
         top_class[at], top_slot[at], top_score[at] = -1, -1, -np.inf
 
 
-@njit(cache=True)
+@kernel()
 def insert_class(c: int, p: int, score: float, found: int, top_class: Ints, top_slot: Ints, top_score: Reals) -> int:
     """Puts a class that is not in the list where it belongs; how many there are then."""
     depth = top_class.size
@@ -166,13 +167,13 @@ def insert_class(c: int, p: int, score: float, found: int, top_class: Ints, top_
     return min(found + 1, depth)
 
 
-@njit(cache=True)
+@kernel()
 def before(score: float, slot: int, other_score: float, other_slot: int) -> bool:
     """The order of classes: higher score, then lower slot."""
     return score > other_score or (score == other_score and slot < other_slot)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def rescale(square: Reals, slots: Ints, tau: float, least: float, scale: Floats) -> None:
     """scale[p] <- tau / |M_p| for some slots; 0 where |M_p| is not above ``least``."""
     for p in slots:

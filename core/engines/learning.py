@@ -6,8 +6,8 @@ The other classes' scores are frozen at the group's start (`tables.Frozen`), so 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.postings import (
     Holdings,
     Postings,
@@ -46,7 +46,7 @@ from prototide.core.engines.tables import (
 )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel()
 def occupy(slots: Slots, classes: Classes, counters: Longs, c: int, kind: int, lowest: int = 0) -> int:
     """The lowest free slot, given to class c. The caller knows that none below ``lowest`` is free."""
     p = lowest
@@ -67,7 +67,7 @@ def occupy(slots: Slots, classes: Classes, counters: Longs, c: int, kind: int, l
     return p
 
 
-@njit(cache=True)
+@kernel()
 def vacate(postings: Postings, holdings: Holdings, slots: Slots, classes: Classes, p: int) -> None:
     """Frees the slot and all its entries."""
     clear(postings, holdings, p)
@@ -84,7 +84,7 @@ def vacate(postings: Postings, holdings: Holdings, slots: Slots, classes: Classe
     slots.id[p], slots.birth[p] = -1, 0
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _responsibility(difference: float, kernel: int, width: float) -> float:
     """Unnormalised; difference = cosine - best own cosine <= 0."""
     if kernel == LINEAR:
@@ -94,7 +94,7 @@ def _responsibility(difference: float, kernel: int, width: float) -> float:
     return 1.0 if difference == 0 else 0.0
 
 
-@njit(cache=True)
+@kernel()
 def _copy_correction(postings: Postings, holdings: Holdings, source: int, target: int) -> tuple[Postings, Holdings]:
     """R_target <- R_source (target has none yet)."""
     features, _, R, pmi = gather(postings, holdings, source)
@@ -107,14 +107,14 @@ def _copy_correction(postings: Postings, holdings: Holdings, source: int, target
     return postings, holdings
 
 
-@njit(cache=True)
+@kernel()
 def _note(trace: Trace, t: int, p: int, weight: float) -> None:
     i = trace.end[0]
     trace.row[i], trace.slot[i], trace.weight[i] = t, p, weight
     trace.end[0] = i + 1
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def learn_rows(
     rows: Rows,
     own_class: Ints,
@@ -261,7 +261,7 @@ def learn_rows(
     return postings, holdings
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def finish_group(
     rows: Rows,
     own_class: Ints,
@@ -320,7 +320,7 @@ def finish_group(
     return postings, holdings
 
 
-@njit(cache=True)
+@kernel()
 def refresh_pmi(
     rows: Rows, trace: Trace, postings: Postings, slots: Slots, features: Features, scalars: Reals, weight: float
 ) -> None:
@@ -339,7 +339,7 @@ def refresh_pmi(
             postings.R[at] += postings.pmi[at] - before
 
 
-@njit(cache=True)
+@kernel()
 def seed_rows(
     rows: Rows,
     own_class: Ints,

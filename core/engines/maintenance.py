@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.budget import BUCKETS, bucket
 from prototide.core.engines.learning import vacate
 from prototide.core.engines.postings import Holdings, Postings, find, gather, insert, remove
@@ -26,7 +26,7 @@ from prototide.core.engines.tables import (
 )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel()
 def rescale(postings: Postings, slots: Slots, features: Features, scalars: Reals) -> None:
     """Divides everything additive by omega, which becomes 1; no score changes."""
     omega = scalars[OMEGA]
@@ -45,7 +45,7 @@ def rescale(postings: Postings, slots: Slots, features: Features, scalars: Reals
     scalars[OMEGA] = 1.0
 
 
-@njit(cache=True)
+@kernel()
 def prune(
     postings: Postings, holdings: Holdings, slots: Slots, classes: Classes, scalars: Reals, counters: Longs, rule: Rule
 ) -> None:
@@ -67,7 +67,7 @@ def prune(
             classes.trial[c] = -1
 
 
-@njit(cache=True)
+@kernel()
 def pair_distances(postings: Postings, holdings: Holdings, slots: Slots, classes: Classes, out: Reals) -> int:
     """1 - cosine of all same-class pairs of active prototypes; with empty ``out`` only their number."""
     dense = np.zeros(postings.start.size)
@@ -92,7 +92,7 @@ def pair_distances(postings: Postings, holdings: Holdings, slots: Slots, classes
     return found
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _distance(dense: Reals, postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) -> float:
     """1 - cosine; ``dense`` holds M_a."""
     features, M, _, _ = gather(postings, holdings, p)
@@ -102,7 +102,7 @@ def _distance(dense: Reals, postings: Postings, holdings: Holdings, slots: Slots
     return 1 - dot / np.sqrt(slots.square[a] * slots.square[p])
 
 
-@njit(cache=True)
+@kernel()
 def merge(
     postings: Postings,
     holdings: Holdings,
@@ -139,7 +139,7 @@ def merge(
     return postings, holdings
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _join(postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) -> tuple[Postings, Holdings]:
     share = slots.mass[a] / (slots.mass[a] + slots.mass[p])
     features, _, _, _ = gather(postings, holdings, a)
@@ -160,7 +160,7 @@ def _join(postings: Postings, holdings: Holdings, slots: Slots, a: int, p: int) 
     return postings, holdings
 
 
-@njit(cache=True)
+@kernel()
 def square_norm(postings: Postings, holdings: Holdings, p: int) -> float:
     """|M_p|^2 from its entries."""
     _, M, _, _ = gather(postings, holdings, p)
@@ -170,7 +170,7 @@ def square_norm(postings: Postings, holdings: Holdings, p: int) -> float:
     return total
 
 
-@njit(cache=True)
+@kernel()
 def exact_norms(postings: Postings, holdings: Holdings, slots: Slots, touched: Flags) -> None:
     """|M_p|^2 from the entries, in the classes ``touched``: what was kept up row by row has rounding in it."""
     for p in range(slots.kind.size):
@@ -178,7 +178,7 @@ def exact_norms(postings: Postings, holdings: Holdings, slots: Slots, touched: F
             slots.square[p] = square_norm(postings, holdings, p)
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, p: int) -> Reals:
     """How large each entry of a prototype is in its score; features ascending."""
     _, M, R, _ = gather(postings, holdings, p)
@@ -189,7 +189,7 @@ def parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, 
     return size
 
 
-@njit(cache=True)
+@kernel()
 def largest_parts(postings: Postings, holdings: Holdings, slots: Slots, tau: float) -> Reals:
     """(slots,) the largest part of each prototype's centre, 0 without any."""
     largest = np.zeros(slots.kind.size)
@@ -199,7 +199,7 @@ def largest_parts(postings: Postings, holdings: Holdings, slots: Slots, tau: flo
     return largest
 
 
-@njit(cache=True)
+@kernel()
 def part_counts(
     postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, below: Reals
 ) -> Longs:
@@ -213,7 +213,7 @@ def part_counts(
     return counts
 
 
-@njit(cache=True)
+@kernel()
 def drop_parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, least: Reals) -> None:
     """Drops the entries whose part is below ``least[slot]``, and brings |M_p|^2 up to date."""
     for p in range(slots.kind.size):
@@ -233,7 +233,7 @@ def drop_parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Re
             slots.square[p] = square_norm(postings, holdings, p)
 
 
-@njit(cache=True)
+@kernel()
 def truncate(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, rule: Rule, touched: Flags) -> None:
     """Drops entries whose part in the score is below ``truncation`` times the vector's largest; spares the young."""
     least = np.zeros(slots.kind.size)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.tables import ACTIVE, Ints, Longs, Reals, Rows, Slots, Trace
 
 
@@ -80,7 +80,7 @@ def _stacked(rows: list[Rows]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]
     return indptr, np.concatenate([part.indices for part in rows]), np.concatenate([part.x for part in rows])
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _shifts(
     indptr: Longs, indices: Ints, x: Reals, row: Longs, slot: Ints, weight: Reals, before: Reals,
     kind: NDArray[np.int8], square: Reals, dense: Reals,

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.tables import OMEGA, ROWS, Floats, Ints, Longs, Pool, Reals
 
 
@@ -58,7 +58,7 @@ def empty_holdings() -> Holdings:
     return Holdings(np.zeros(0, np.int64), none, none.copy(), np.zeros(1, np.int64), np.empty(1024, np.int32))
 
 
-@njit(cache=True)
+@kernel()
 def find(postings: Postings, j: int, p: int) -> int:
     """Position of the entry (feature j, slot p) in the pool, or -1 - the position where it would be inserted."""
     low = postings.start[j]
@@ -74,21 +74,21 @@ def find(postings: Postings, j: int, p: int) -> int:
     return -1 - low
 
 
-@njit(cache=True)
+@kernel()
 def _grown(pool: Pool, size: int) -> Pool:
     bigger = np.empty(max(size, pool.size + pool.size // 2), pool.dtype)
     bigger[: pool.size] = pool
     return bigger
 
 
-@njit(cache=True)
+@kernel()
 def _copy(postings: Postings, source: int, target: int) -> None:
     """Entry to entry."""
     postings.slot[target], postings.M[target] = postings.slot[source], postings.M[source]
     postings.R[target], postings.pmi[target] = postings.R[source], postings.pmi[source]
 
 
-@njit(cache=True)
+@kernel()
 def insert(postings: Postings, holdings: Holdings, j: int, p: int, at: int) -> tuple[Postings, Holdings, int]:
     """A zero entry (feature j, slot p) at position ``at`` of feature j's list: (postings, holdings, its position)."""
     start, length = postings.start[j], postings.length[j]
@@ -129,7 +129,7 @@ def insert(postings: Postings, holdings: Holdings, j: int, p: int, at: int) -> t
     return postings, holdings, at
 
 
-@njit(cache=True)
+@kernel()
 def remove(postings: Postings, j: int, p: int) -> None:
     """Takes the entry (feature j, slot p) out of feature j's list, if it is there."""
     at = find(postings, j, p)
@@ -140,7 +140,7 @@ def remove(postings: Postings, j: int, p: int) -> None:
         postings.length[j] -= 1
 
 
-@njit(cache=True)
+@kernel()
 def clear(postings: Postings, holdings: Holdings, p: int) -> None:
     """Takes out every entry of slot p."""
     start = holdings.start[p]
@@ -149,7 +149,7 @@ def clear(postings: Postings, holdings: Holdings, p: int) -> None:
     holdings.length[p] = 0
 
 
-@njit(cache=True)
+@kernel()
 def add_to_centre(
     postings: Postings, holdings: Holdings, ix: Ints, x: Reals, weight: float, p: int
 ) -> tuple[Postings, Holdings, float]:
@@ -165,7 +165,7 @@ def add_to_centre(
     return postings, holdings, change
 
 
-@njit(cache=True)
+@kernel()
 def add_to_correction(
     postings: Postings, holdings: Holdings, ix: Ints, x: Reals, rate: Reals, weight: float, p: int
 ) -> tuple[Postings, Holdings]:
@@ -178,7 +178,7 @@ def add_to_correction(
     return postings, holdings
 
 
-@njit(cache=True)
+@kernel()
 def pmi_of(M: float, total: float, mass: float, scalars: Reals, weight: float) -> float:
     """How much more of a feature a prototype has than its share of the rows would have, times omega * weight.
 
@@ -188,7 +188,7 @@ def pmi_of(M: float, total: float, mass: float, scalars: Reals, weight: float) -
     return omega * weight * np.sign(M) * np.log1p(abs(M) / (total * mass / scalars[ROWS] + omega))
 
 
-@njit(cache=True)
+@kernel()
 def products(postings: Postings, ix: Ints, x: Reals, p: int) -> tuple[float, float]:
     """(M_p . x, R_p . x) of one prototype."""
     centre = correction = 0.0
@@ -200,7 +200,7 @@ def products(postings: Postings, ix: Ints, x: Reals, p: int) -> tuple[float, flo
     return centre, correction
 
 
-@njit(cache=True)
+@kernel()
 def gather(postings: Postings, holdings: Holdings, p: int) -> tuple[Ints, Floats, Floats, Floats]:
     """(features ascending, M, R, pmi) of one prototype, copies."""
     start = holdings.start[p]
@@ -213,13 +213,13 @@ def gather(postings: Postings, holdings: Holdings, p: int) -> tuple[Ints, Floats
     return features, M, R, pmi
 
 
-@njit(cache=True)
+@kernel()
 def packed_room(length: Ints) -> Ints:
     """Entries that fit in lists of some lengths when they have been packed: a quarter more."""
     return length + length // 4 + (length > 0)
 
 
-@njit(cache=True)
+@kernel()
 def _packed(start: Longs, length: Ints, pool: Pool) -> tuple[Longs, int, Pool]:
     """Where each list begins when they lie one after the other with a little room, the end, and the moved pool."""
     new = np.empty_like(start)
@@ -234,7 +234,7 @@ def _packed(start: Longs, length: Ints, pool: Pool) -> tuple[Longs, int, Pool]:
     return new, end, moved
 
 
-@njit(cache=True)
+@kernel()
 def compacted(postings: Postings, holdings: Holdings) -> tuple[Postings, Holdings]:
     """The same lists without holes, each with a quarter of room to grow."""
     start, end, slot = _packed(postings.start, postings.length, postings.slot)
@@ -246,7 +246,7 @@ def compacted(postings: Postings, holdings: Holdings) -> tuple[Postings, Holding
     return by_feature, Holdings(start, holdings.length, _rooms(start, end), np.array([end], np.int64), feature)
 
 
-@njit(cache=True)
+@kernel()
 def _rooms(start: Longs, end: int) -> Ints:
     room = np.empty(start.size, np.int32)
     for j in range(start.size):

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.postings import Postings
 from prototide.core.engines.tables import ACTIVE, OMEGA, ROWS, Classes, Floats, Ints, Longs, Reals, Rows, Rule, Slots
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def unit_rows(
     indptr: Longs, indices: Ints, data: Floats, document_frequency: Reals, scalars: Reals, idf: bool, x: Reals
 ) -> None:
@@ -38,7 +39,7 @@ def unit_rows(
                 x[i] /= length
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def rounded(value: float, mantissa_bits: int) -> float:
     """``value`` in a format of so many mantissa bits, ties to even: 7 is bfloat16, 10 float16 (clipped)."""
     if mantissa_bits > 10 or value == 0:
@@ -51,7 +52,7 @@ def rounded(value: float, mantissa_bits: int) -> float:
     return min(max(result, -65504.0), 65504.0) if mantissa_bits == 10 else result
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def score_slots(
     rows: Rows,
     postings: Postings,
@@ -87,7 +88,7 @@ def score_slots(
                 score[t, p] = rule.tau * cos[t, p] + correction[t, p]
 
 
-@njit(cache=True)
+@kernel()
 def best_slots(score: Reals, slots: Slots, used: int, best: Ints) -> None:
     """best[c] <- the class's active slot with the highest score, the lowest on a tie; -1 for none."""
     best[:] = -1
@@ -98,7 +99,7 @@ def best_slots(score: Reals, slots: Slots, used: int, best: Ints) -> None:
                 best[c] = p
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def class_scores(score: Reals, slots: Slots, used: int, out: Reals) -> None:
     """out[t, c] <- score of class c, -inf where it has no active prototype."""
     for t in prange(out.shape[0]):
@@ -108,7 +109,7 @@ def class_scores(score: Reals, slots: Slots, used: int, out: Reals) -> None:
             out[t, c] = score[t, best[c]] if best[c] >= 0 else -np.inf
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def rank_classes(
     score: Reals, slots: Slots, classes: Classes, used: int, top_class: Ints, top_slot: Ints, top_score: Reals
 ) -> None:
@@ -135,12 +136,12 @@ def rank_classes(
             top_class[t, at], top_slot[t, at], top_score[t, at] = -1, -1, -np.inf
 
 
-@njit(cache=True)
+@kernel()
 def _before(score: float, slot: int, other_score: float, other_slot: int) -> bool:
     return score > other_score or (score == other_score and slot < other_slot)
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def steals(
     cos: Reals,
     correction: Reals,

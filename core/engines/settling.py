@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.deciding import DEAD, Decisions, correction_rates, decide, empty_decisions
 from prototide.core.engines.index import Operations
 from prototide.core.engines.learning import occupy
@@ -47,7 +47,7 @@ class Settled(NamedTuple):
     end: int  # no slot from here on was taken
 
 
-@njit(cache=True)
+@kernel()
 def settle_group(
     rows: Rows, own_class: Ints, weight: Reals, frozen: Frozen, own_M: Reals, own_R: Reals, slots: Slots, rank: Ints,
     begun: Reals, classes: Classes, features: Features, scalars: Reals, counters: Longs, rule: Rule, dots: Reals,
@@ -90,7 +90,7 @@ def settle_group(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel()
 def _by_class(own_class: Ints) -> tuple[Ints, Longs, Ints]:
     """(learned rows by class, where each class begins among them and the end, the classes)."""
     order = np.flatnonzero(own_class >= 0).astype(np.int32)
@@ -104,7 +104,7 @@ def _by_class(own_class: Ints) -> tuple[Ints, Longs, Ints]:
     return order, first[: found + 1], own_class[order[first[:found]]]
 
 
-@njit(cache=True)
+@kernel()
 def _heirs(decided: Decisions, born: Ints, slots: Slots, heirs: Ints) -> tuple[Ints, Ints]:
     heir, source, n = np.empty(heirs.size, np.int32), np.empty(heirs.size, np.int32), 0
     for t in range(heirs.size):
@@ -116,7 +116,7 @@ def _heirs(decided: Decisions, born: Ints, slots: Slots, heirs: Ints) -> tuple[I
     return heir[:n], source[:n]
 
 
-@njit(cache=True)
+@kernel()
 def bury(slots: Slots, classes: Classes, p: int) -> None:
     """Takes the prototype out of its class; the slot is free again when its entries have been dropped."""
     c = slots.cls[p]
@@ -130,7 +130,7 @@ def bury(slots: Slots, classes: Classes, p: int) -> None:
     slots.kind[p], slots.next[p] = DEAD, -1
 
 
-@njit(cache=True)
+@kernel()
 def settle(own_class: Ints, decided: Decisions, slots: Slots, rank: Ints, classes: Classes, counters: Longs) -> Ints:
     """Gives slots to what was born and buries what is gone, row by row; (n,) the slot of what each row bore, or -1."""
     born = np.full(own_class.size, -1, np.int32)
@@ -161,7 +161,7 @@ def settle(own_class: Ints, decided: Decisions, slots: Slots, rank: Ints, classe
     return born
 
 
-@njit(cache=True)
+@kernel()
 def operations_of(decided: Decisions, born: Ints, slots: Slots, order: Ints, first: Longs, heirs: Ints) -> Operations:
     """The group's changes: attractions and lifts row by row, what heirs take over, then the pushes, row by row.
 
@@ -217,12 +217,12 @@ def operations_of(decided: Decisions, born: Ints, slots: Slots, order: Ints, fir
     return Operations(row[:o][by_slot], slot[:o][by_slot], to_M[:o][by_slot], to_R[:o][by_slot])
 
 
-@njit(cache=True)
+@kernel()
 def _slot_of(code: int, born: Ints) -> int:
     return code if code >= -1 else born[-2 - code]
 
 
-@njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def finish_shared(
     rows: Rows, own_class: Ints, weight: Reals, decided: Decisions, frozen: Frozen, slots: Slots, classes: Classes,
     features: Features,
@@ -258,7 +258,7 @@ def finish_shared(
             scalars[MEAN_LOSS] += (loss - scalars[MEAN_LOSS]) * max(0.001, omega / scalars[LOSS_ROWS])
 
 
-@njit(cache=True)
+@kernel()
 def free_dead(slots: Slots) -> None:
     """Slots whose entries have been dropped can be taken again."""
     for p in range(slots.kind.size):

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.index import TILE
 from prototide.core.engines.index_scoring import add_hot, before, insert_class, top_of
 from prototide.core.engines.tables import ACTIVE, Floats, Ints, Longs, Reals
@@ -28,7 +29,7 @@ EPSILON = 1.2e-7  # of float32
 APPROXIMATE = {"contract", "reassoc", "nsz", "nnan", "ninf"}  # sums that only bound: in any order
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def shortlist(
     indptr: Longs, indices: Ints, x: Reals, own: Ints,
     start: Longs, length: Ints, hot: Ints, slot: Ints, M: Floats, R: Floats, hot_M: Floats, hot_R: Floats,
@@ -83,7 +84,7 @@ def shortlist(
                 )  # fmt: skip
 
 
-@njit(cache=True)
+@kernel()
 def _add_rare(
     ix: Ints, x: Reals, start: Longs, length: Ints, slot: Ints, M: Floats, R: Floats, sum_M: Floats, sum_R: Floats
 ) -> None:
@@ -106,7 +107,7 @@ def _add_rare(
                 sum_M[np.uint32(here[k])] += weight * m[k]
 
 
-@njit(cache=True)
+@kernel()
 def _hot_part(ix: Ints, x: Reals, hot: Ints, scale: Floats) -> tuple[Ints, Floats]:
     """(hot features' numbers, values) of a row."""
     warm, warm_x, n = np.empty(ix.size, np.int32), np.empty(ix.size, scale.dtype), 0
@@ -117,7 +118,7 @@ def _hot_part(ix: Ints, x: Reals, hot: Ints, scale: Floats) -> tuple[Ints, Float
     return warm[:n], warm_x[:n]
 
 
-@njit(cache=True)
+@kernel()
 def _reach(warm_x: Floats, size: int) -> tuple[float, float]:
     """What a bound adds per step, and per unit of a sum: rounding to 8 bits, and of the float32 sums of ``size`` terms.
 
@@ -129,7 +130,7 @@ def _reach(warm_x: Floats, size: int) -> tuple[float, float]:
     return 0.5 * total * (1 + 1e-4 * size), (size + 8) * EPSILON
 
 
-@njit(cache=True, fastmath=APPROXIMATE)
+@kernel(fastmath=APPROXIMATE)
 def _add_near(near: NDArray[np.int8], warm: Ints, warm_x: Floats, total: Floats) -> None:
     """total[p] <- sum over hot features h of x_h near[h, p]"""
     total[:] = 0
@@ -146,7 +147,7 @@ def _add_near(near: NDArray[np.int8], warm: Ints, warm_x: Floats, total: Floats)
             total[p] += u * np.float32(a[p])
 
 
-@njit(cache=True, fastmath=APPROXIMATE)
+@kernel(fastmath=APPROXIMATE)
 def _bounds(
     sum_M: Floats, near: Floats, step: Floats, scale: Floats, reach: float, slack: float, kind: NDArray[np.int8],
     bound: Floats,
@@ -159,7 +160,7 @@ def _bounds(
         bound[p] = upper if kind[p] == ACTIVE else NEVER
 
 
-@njit(cache=True, fastmath=APPROXIMATE)
+@kernel(fastmath=APPROXIMATE)
 def _bounds_both(
     sum_M: Floats, near: Floats, sum_R: Floats, push: Floats, step_M: Floats, step_R: Floats, scale: Floats,
     per_omega: float, reach: float, slack: float, kind: NDArray[np.int8], bound: Floats,
@@ -173,7 +174,7 @@ def _bounds_both(
         bound[p] = upper if kind[p] == ACTIVE else NEVER
 
 
-@njit(cache=True, fastmath=APPROXIMATE)
+@kernel(fastmath=APPROXIMATE)
 def _highest_of_blocks(bound: Floats, highest: Floats) -> None:
     for b in range(highest.size):
         most, block = NEVER, bound[b * BLOCK : b * BLOCK + BLOCK]
@@ -182,7 +183,7 @@ def _highest_of_blocks(bound: Floats, highest: Floats) -> None:
         highest[b] = most
 
 
-@njit(cache=True)
+@kernel()
 def _complete(
     warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, cls: Ints, scale: Floats, per_omega: float, most: int,
     sum_M: Floats, sum_R: Floats, bound: Floats, highest: Floats, top_class: Ints, top_slot: Ints, top_score: Reals,
@@ -213,7 +214,7 @@ def _complete(
     return False
 
 
-@njit(cache=True)
+@kernel()
 def _last(top_score: Reals, found: int) -> float:
     """The score that a slot's bound must reach to matter; bounds are rounded to float32."""
     if found < top_score.size:
@@ -221,7 +222,7 @@ def _last(top_score: Reals, found: int) -> float:
     return top_score[found - 1] - 4 * EPSILON * abs(top_score[found - 1])
 
 
-@njit(cache=True)
+@kernel()
 def _leaders(bound: Floats, highest: Floats, out: Ints) -> None:
     """The slots of the highest bounds; -1 fills up."""
     found, least = 0, NEVER
@@ -242,7 +243,7 @@ def _leaders(bound: Floats, highest: Floats, out: Ints) -> None:
     out[found:] = -1
 
 
-@njit(cache=True)
+@kernel()
 def _products(
     warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, p: int, sum_M: Floats, sum_R: Floats
 ) -> tuple[Any, Any]:
@@ -258,7 +259,7 @@ def _products(
     return M, R
 
 
-@njit(cache=True)
+@kernel()
 def _score(
     warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, p: int, sum_M: Floats, sum_R: Floats, scale: Floats,
     per_omega: float,
@@ -267,7 +268,7 @@ def _score(
     return scale[p] * M + scale.dtype.type(per_omega) * R if sum_R.size > 0 else scale[p] * M
 
 
-@njit(cache=True)
+@kernel()
 def _put_class(c: int, p: int, score: float, found: int, top_class: Ints, top_slot: Ints, top_score: Reals) -> int:
     """Puts slot p's class into the list, once, with its best slot; how many there are then."""
     for at in range(found):
@@ -281,7 +282,7 @@ def _put_class(c: int, p: int, score: float, found: int, top_class: Ints, top_sl
     return insert_class(c, p, score, found, top_class, top_slot, top_score)
 
 
-@njit(cache=True)
+@kernel()
 def _add_all_hot(ix: Ints, x: Reals, hot: Ints, hot_M: Floats, hot_R: Floats, sum_M: Floats, sum_R: Floats) -> None:
     for low in range(0, sum_M.size, TILE):
         high = min(low + TILE, sum_M.size)
@@ -290,7 +291,7 @@ def _add_all_hot(ix: Ints, x: Reals, hot: Ints, hot_M: Floats, hot_R: Floats, su
             add_hot(ix, x, hot, hot_R[low // TILE], sum_R[low:high])
 
 
-@njit(cache=True)
+@kernel()
 def _rank_all(
     kind: NDArray[np.int8], cls: Ints, classes: int, scale: Floats, per_omega: float, sum_M: Floats, sum_R: Floats,
     top_class: Ints, top_slot: Ints, top_score: Reals,
@@ -306,7 +307,7 @@ def _rank_all(
     top_of(score, best, top_class, top_slot, top_score)
 
 
-@njit(cache=True)
+@kernel()
 def _thieves(
     own: int, warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, sum_M: Floats, sum_R: Floats, near: Floats,
     push: Floats, step_M: Floats, step_R: Floats, reach: float, slack: float, scale: Floats, per_omega: float,
@@ -350,13 +351,13 @@ def _thieves(
     return found
 
 
-@njit(cache=True)
+@kernel()
 def _upper(p: int, total: Floats, near: Floats, step: Floats, scale: float, reach: float, slack: float) -> float:
     """Upper bound of scale * product of slot p."""
     return scale * (total[p] + step[p] * (near[p] + reach) + slack * (abs(total[p]) + abs(step[p] * near[p]))) + slack
 
 
-@njit(cache=True)
+@kernel()
 def _upper_correction(
     p: int, next_slot: Ints, kind: NDArray[np.int8], sum_R: Floats, push: Floats, step_R: Floats, per_omega: float,
     reach: float, slack: float,

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.tables import Flags, Floats, Ints
 
 LARGEST = 127
@@ -49,7 +50,7 @@ def grown_sketch(sketch: Sketch, features: int, slots: int, corrected: bool) -> 
     return new
 
 
-@njit(cache=True)
+@kernel()
 def note(near: NDArray[np.int8], step: Floats, stale: Flags, h: int, p: int, value: float) -> None:
     """The entry of hot feature h and slot p is ``value`` now."""
     if abs(value) > LARGEST * step[p]:
@@ -60,7 +61,7 @@ def note(near: NDArray[np.int8], step: Floats, stale: Flags, h: int, p: int, val
         near[h, p] = np.int8(np.rint(value / step[p]))
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def refresh(
     M: NDArray[np.int8], R: NDArray[np.int8], step_M: Floats, step_R: Floats, stale: Ints, first: Ints, hot_M: Floats,
     hot_R: Floats, hot_rows: int,
@@ -74,7 +75,7 @@ def refresh(
             _refresh_tile(R, step_R, here, hot_R[tile], hot_rows)
 
 
-@njit(cache=True)
+@kernel()
 def _refresh_tile(near: NDArray[np.int8], step: Floats, slots: Ints, exact: Floats, hot_rows: int) -> None:
     width = exact.shape[1]
     largest = np.zeros(slots.size, np.float64)

@@ -1,0 +1,54 @@
+"""What is used of scikit-learn, without SciPy's statistics.
+
+Importing scikit-learn imports `scipy.stats` for one function that is never called here, and that takes as long as all
+else. So something that imports it when it is first asked stands in its place meanwhile.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+
+class _Later(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        _remove(self)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _remove(module: ModuleType) -> None:
+    if sys.modules.get(module.__name__) is module:
+        del sys.modules[module.__name__]
+
+
+@contextmanager
+def _postponed(name: str) -> Iterator[None]:
+    if name in sys.modules:
+        yield
+        return
+    later = sys.modules[name] = _Later(name)
+    try:
+        yield
+    finally:
+        _remove(later)
+
+
+with _postponed("scipy.stats"):
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import DataConversionWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import _check_feature_names, _get_feature_names, check_is_fitted
+
+__all__ = [
+    "BaseEstimator",
+    "ClassifierMixin",
+    "DataConversionWarning",
+    "_check_feature_names",
+    "_get_feature_names",
+    "check_is_fitted",
+    "check_random_state",
+]

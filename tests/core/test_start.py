@@ -1,0 +1,58 @@
+"""What a process pays before its first prediction, and where compiled kernels are kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from prototide.core import compiling
+
+LEARN = """
+import warnings, numpy as np
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from prototide.core import FastKMeansClassifier
+    model = FastKMeansClassifier().partial_fit(np.eye(4), [0, 1, 2, 3])
+    print(model.predict(np.eye(4)).tolist(), [str(w.message) for w in caught if w.category is UserWarning])
+"""
+
+
+def run(program: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ | environment
+    ).stdout
+
+
+def test_importing_leaves_out_what_is_never_used() -> None:
+    heavy = "scipy.stats", "torch", "triton", "sklearn.cluster", "sklearn.linear_model", "fsspec", "confluent_kafka"
+    loaded = run(f"import sys, prototide.core; print([name for name in {heavy!r} if name in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_statistics_are_there_when_somebody_wants_them() -> None:
+    program = "import prototide.core, scipy.stats, sklearn.utils.fixes as f; print(f._mode([1, 1, 2])[0], scipy.stats)"
+    assert run(program).startswith("[1] <module 'scipy.stats'")
+
+
+def test_a_cache_folder_that_is_not_writable_costs_one_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    answered = run(LEARN, NUMBA_CACHE_DIR=str(tmp_path / "file" / "folder"), NUMBA_DISABLE_JIT="1")
+    assert answered.startswith("[0, 1, 2, 3] ['cannot write to ")
+    assert answered.count("cannot write to") == 1
+    assert str(tmp_path / "file" / "folder") in answered
+
+
+def test_other_sources_are_compiled_into_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.py").write_text("one = 1")
+    monkeypatch.setattr(compiling, "SOURCES", tmp_path)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    first = compiling.cache_folder()
+    (tmp_path / "one.py").write_text("one = 2")
+    assert compiling.cache_folder() != first
+    assert f"prototide-{version('prototide')}-" in first
+    assert Path(first).is_dir()
