@@ -1,12 +1,13 @@
-"""What is used of scikit-learn, without SciPy's statistics.
+"""What is used of scikit-learn, without SciPy's statistics and pandas.
 
-Importing scikit-learn imports `scipy.stats` for one function that is never called here, and that takes as long as all
-else. So something that imports it when it is first asked stands in its place meanwhile.
+Importing scikit-learn imports `scipy.stats` for one function that is never called here, and pandas, where it is
+installed, for none; these two take as long as all else. So modules that import them when they are first asked stand in
+their place meanwhile.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ def _remove(module: ModuleType) -> None:
 
 @contextmanager
 def _postponed(name: str) -> Iterator[None]:
-    if name in sys.modules:
+    if name in sys.modules or importlib.util.find_spec(name) is None:
         yield
         return
     later = sys.modules[name] = _Later(name)
@@ -37,7 +38,7 @@ def _postponed(name: str) -> Iterator[None]:
         _remove(later)
 
 
-with _postponed("scipy.stats"):
+with _postponed("scipy.stats"), _postponed("pandas"):
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.exceptions import DataConversionWarning
     from sklearn.utils import check_random_state

@@ -29,7 +29,16 @@ def run(program: str, **environment: str) -> str:
 
 
 def test_importing_leaves_out_what_is_never_used() -> None:
-    heavy = "scipy.stats", "torch", "triton", "sklearn.cluster", "sklearn.linear_model", "fsspec", "confluent_kafka"
+    heavy = (
+        "scipy.stats",
+        "pandas",
+        "torch",
+        "triton",
+        "sklearn.cluster",
+        "sklearn.linear_model",
+        "fsspec",
+        "confluent_kafka",
+    )
     loaded = run(f"import sys, prototide.core; print([name for name in {heavy!r} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
