@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -9,13 +10,13 @@ import torch
 from torch import Tensor
 
 from prototide.core.engines.gpu import learning, nvrtc, scoring
-from prototide.core.engines.gpu.entries import SLOT_MASK, Entries
-from prototide.core.engines.gpu.group import Changes, Group, Outcome
+from prototide.core.engines.gpu.entries import SLOT_MASK, Entries, moved
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, lay_out, spread_rows
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.gpu.sums import squares_by
 from prototide.core.engines.plain import BLOCK_BYTES
-from prototide.core.engines.tables import Rule
+from prototide.core.engines.tables import Reals, Rule
 
 
 class Compute(Protocol):
@@ -43,11 +44,19 @@ class Compute(Protocol):
     def freeze(self, rows: DeviceRows, x: Tensor, view: View, own: Tensor, asked: Tensor, depth: int) -> Frozen:
         """See `scoring.freeze`."""
 
+    def lay_out(
+        self, plan: Plan, rows: DeviceRows, x: Tensor, weight: Reals, numbers: Reals, entries: Entries, rates: Tensor
+    ) -> Group:
+        """See `group.lay_out`."""
+
     def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         """See `learning.learn`."""
 
     def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> Changes:
         """See `learning.put_back`."""
+
+    def moved(self, key: Tensor, values: list[Tensor], added: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `entries.moved`."""
 
     def count(self, group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:
         """See `learning.count`."""
@@ -61,8 +70,10 @@ class TorchCompute:
 
     nbytes = 0
     unit_rows = staticmethod(scoring.unit_rows)
+    lay_out = staticmethod(functools.partial(lay_out, spread=spread_rows))
     learn = staticmethod(learning.learn)
     put_back = staticmethod(learning.put_back)
+    moved = staticmethod(moved)
     count = staticmethod(learning.count)
 
     def forget(self, *, structure: bool) -> None:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import births, maintenance, scoring
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, columns, keys_of
-from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, by_class, lay_out, tables_of, take_tables
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, by_class, tables_of, take_tables
 from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
-from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host, upload, uploads
+from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host, together, upload, uploads
 from prototide.core.engines.gpu.scoring import Frozen, Roster, View
 from prototide.core.engines.gpu.sums import ranges, squares_by
 from prototide.core.engines.movement import Journey
@@ -77,7 +77,7 @@ class GpuEngine(Keeping):
             kind.astype(np.int64), cls.astype(np.int64), np.where(each < count[:, None], inside, used),
             np.flatnonzero(kind == TRIAL), scale,
         )  # fmt: skip
-        return Roster(*(to_device(array, self.device) for array in there), used)
+        return Roster(*together(there, self.device), used)
 
     def _view(self) -> View:
         if self._viewed is None or self._viewed.rule != self.rule:
@@ -174,9 +174,9 @@ class GpuEngine(Keeping):
             self._store.inform()
         frozen = self._freeze_there(rows, x, own, asked, depth)
         plan = Plan.of(own_class, self._slots, self._classes, self.rule)  # the host's work, while the device scores
-        tables = tables_of(plan, self._slots, self._classes, self.device)
         rates = 1 / torch.sqrt(1 + self._violation / self.omega)
-        group = lay_out(plan, rows, x, weight, self._store, tables, rates.to(self._real))
+        numbers = tables_of(plan, self._slots, self._classes)
+        group = self._compute.lay_out(plan, rows, x, weight, numbers, self._store, rates.to(self._real))
         group.face(frozen, own, self.rule.wrong_classes + 1)
         outcome = self._compute.learn(group, self.rule, self.omega, float(self._scalars[MEAN_LOSS]))
         changes = self._compute.put_back(group, outcome, self._store)

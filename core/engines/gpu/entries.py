@@ -6,6 +6,9 @@ all entries once (12 to 16 bytes each), which a device does in a fraction of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,10 +23,27 @@ def keys_of(feature: Tensor, slot: Tensor) -> Tensor:
     return (feature.long() << SLOT_BITS) | slot.long()
 
 
+def roomy(like: Tensor, size: int) -> Tensor:
+    """Empty, (size,), in a block that is up to an eighth larger: so that the next size finds the last one's block."""
+    step = 1 << max(0, size.bit_length() - 4)
+    return like.new_empty(-(-size // step) * step)[:size]
+
+
+def moved(key: Tensor, values: list[Tensor], added: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Entries at their places among ``added`` keys, both ascending; the places of the added are left open."""
+    at = torch.arange(key.numel(), device=key.device) + torch.searchsorted(added, key)
+    moving = [key, *values]
+    there = [roomy(old, key.numel() + added.numel()) for old in moving]
+    for old, new in zip(moving, there, strict=True):
+        new[at] = old
+    return there[0], there[1:]
+
+
 class Entries:
     """Sparse M and R of all prototypes, and how much of R is mutual information. ``real``: the precision of all."""
 
-    def __init__(self, real: torch.dtype, device: torch.device) -> None:
+    def __init__(self, real: torch.dtype, device: torch.device, moved: Callable[..., Any] = moved) -> None:
+        self._moved = moved
         self.key = torch.zeros(0, dtype=torch.int64, device=device)  # (entries,) ascending
         self.M = torch.zeros(0, dtype=real, device=device)  # (entries,)
         self.R = torch.zeros(0, dtype=real, device=device)  # (entries,)
@@ -94,23 +114,14 @@ class Entries:
 
     def _insert(self, keys: Tensor, values: Tensor) -> None:
         """``keys``: ascending, none of them there yet."""
-        old, new = self.key.numel(), keys.numel()
-        if not new:
+        if not keys.numel():
             return
-        before = torch.searchsorted(self.key, keys)  # old entries before each new one
-        at_new = before + torch.arange(new, device=keys.device)
-        passed = torch.zeros(old + 1, dtype=torch.int64, device=keys.device)
-        passed.index_add_(0, before, torch.ones_like(keys))
-        at_old = torch.arange(old, device=keys.device) + torch.cumsum(passed, 0)[:old]
-
-        def merged(mine: Tensor, added: Tensor) -> Tensor:
-            out = torch.empty(old + new, dtype=mine.dtype, device=mine.device)
-            out[at_old] = mine
-            out[at_new] = added
-            return out
-
-        both = zip(self.values, values.unbind(1), strict=True)
-        self._set(merged(self.key, keys), [merged(mine, more) for mine, more in both])
+        at = torch.searchsorted(self.key, keys) + torch.arange(keys.numel(), device=keys.device)
+        key, columns = self._moved(self.key, self.values, keys)
+        key[at] = keys
+        for column, new in zip(columns, values.unbind(1), strict=True):
+            column[at] = new
+        self._set(key, columns)
 
     def keep(self, kept: Tensor) -> None:
         """Drops the entries that are not ``kept`` (flags)."""

@@ -8,11 +8,24 @@ import triton
 from torch import Tensor
 
 from prototide.core.engines.gpu import kernels
-from prototide.core.engines.gpu.entries import Entries
+from prototide.core.engines.gpu.entries import Entries, roomy
 from prototide.core.engines.gpu.group import Changes, Group, Outcome, new_outcome
-from prototide.core.engines.gpu.rows import to_device
+from prototide.core.engines.gpu.rows import DeviceRows, to_device
 from prototide.core.engines.gpu.sums import BITS, power_of_two
 from prototide.core.engines.tables import Rule
+
+
+def spread_rows(
+    rows: DeviceRows, x: Tensor, rates: Tensor, row: Tensor, owner: Tensor, indptr: Tensor, nonzeros: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One program a row. Reference: `group.spread_rows`."""
+    key, feature = indptr.new_empty(nonzeros), indptr.new_empty(nonzeros)
+    value, rate = x.new_empty(nonzeros), x.new_empty(nonzeros)
+    if nonzeros:
+        kernels.spread_rows[(row.numel(),)](
+            row, owner, indptr, rows.indptr, rows.indices, x, rates, key, feature, value, rate, BLOCK=128, num_warps=1
+        )
+    return key, feature, value, rate
 
 
 def learn(group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
@@ -70,3 +83,18 @@ def count(group: Group, outcome: Outcome, rule: Rule, omega: float, features: in
             CORRECT=rule.correction > 0, WRONG=rule.wrong_classes, PMI=rule.pmi > 0, BLOCK=128, num_warps=1,
         )  # fmt: skip
     return total.double() * power_of_two(-shift)
+
+
+def moved(key: Tensor, values: list[Tensor], added: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """A block of entries looks for its places in a part of the added. Reference: `entries.moved`."""
+    size, block = key.numel(), 1024
+    there = [roomy(old, size + added.numel()) for old in (key, *values)]
+    if size:
+        cuts = torch.nn.functional.pad(
+            torch.searchsorted(added, key[::block].contiguous()), (0, 1), value=added.numel()
+        )
+        kernels.move_entries[(triton.cdiv(size, block),)](
+            key, values[0], values[1], values[-1], added, cuts, *there[:3], there[-1], size, PMI=len(values) == 3,
+            BLOCK=block,
+        )  # fmt: skip
+    return there[0], there[1:]

@@ -7,6 +7,7 @@ before and put back after. Classes, rows and pairs (class, feature) are numbered
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, Entries, keys_of
-from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host
+from prototide.core.engines.gpu.rows import DeviceRows, to_host, together
 from prototide.core.engines.gpu.scoring import Frozen, best_wrong
 from prototide.core.engines.gpu.sums import ranges, wide_type
 from prototide.core.engines.tables import ACTIVE, Classes, Ints, Longs, Reals, Rule, Slots
@@ -165,13 +166,11 @@ def new_outcome(group: Group) -> Outcome:
     )  # fmt: skip
 
 
-def tables_of(plan: Plan, slots: Slots, classes: Classes, device: torch.device) -> Tables:
-    """The numbers of the plan's classes and slots."""
-    wide, width = wide_type(device), plan.slot.shape[1]
-    numbers = np.zeros((plan.classes.size, 3 * width + len(COLUMNS)))
+def tables_of(plan: Plan, slots: Slots, classes: Classes) -> Reals:
+    """(classes, 3 slots + 8) the numbers of the plan's slots and classes, as `Tables` divides them."""
+    numbers = np.zeros((plan.classes.size, 3 * plan.slot.shape[1] + len(COLUMNS)))
     _gather(numbers, plan.slot, plan.classes, slots.kind, slots.mass, slots.square, *_columns(classes))
-    kind, mass, square, counts = torch.split(to_device(numbers, device), [width, width, width, len(COLUMNS)], 1)
-    return Tables(kind.int(), mass.to(wide).contiguous(), square.to(wide).contiguous(), counts.long())
+    return numbers
 
 
 def take_tables(tables: Tables, place: Longs, plan: Plan, slots: Slots, classes: Classes) -> None:
@@ -227,29 +226,42 @@ def _scatter(
         )
 
 
-def lay_out(
-    plan: Plan, rows: DeviceRows, x: Tensor, weight: Reals, entries: Entries, tables: Tables, rates: Tensor
-) -> Group:  # fmt: skip
-    """A group without its rivals. ``x``: unit values of ``rows``; ``rates``: (features,) of the corrections."""
-    device = x.device
-    row, first, count, slot = (to_device(a, device) for a in (plan.row, plan.first, plan.count, plan.slot))
-    length = torch.diff(rows.indptr)[row]
-    which, at = ranges(rows.indptr[row], length, int((rows.ends[plan.row + 1] - rows.ends[plan.row]).sum()))
+def spread_rows(
+    rows: DeviceRows, x: Tensor, rates: Tensor, row: Tensor, owner: Tensor, indptr: Tensor, nonzeros: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Key (class, feature), feature, value and rate of every non-zero of the rows ``row`` of the classes ``owner``."""
+    which, at = ranges(rows.indptr[row], torch.diff(indptr), nonzeros)
     feature = rows.indices[at].long()
-    row_class = torch.repeat_interleave(torch.arange(count.numel(), device=device), count, output_size=row.numel())
-    key, pair, number = _numbered(keys_of(row_class[which], feature))
-    edges = torch.arange(count.numel() + 1, device=device) << SLOT_BITS
+    return keys_of(owner[which], feature), feature, x[at], rates[feature]
+
+
+def lay_out(
+    plan: Plan, rows: DeviceRows, x: Tensor, weight: Reals, numbers: Reals, entries: Entries, rates: Tensor,
+    spread: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]],
+) -> Group:  # fmt: skip
+    """A group without its rivals.
+
+    ``x``: unit values of ``rows``; ``numbers``: see `tables_of`; ``rates``: (features,) of the corrections;
+    ``spread``: `spread_rows`, or what does the same.
+    """
+    device, wide, width = x.device, wide_type(x.device), plan.slot.shape[1]
+    ends = np.append(0, np.cumsum(rows.ends[plan.row + 1] - rows.ends[plan.row]))
+    there = (plan.row, plan.owner, ends, plan.first, plan.count, plan.slot, weight[plan.row], numbers)
+    row, owner, indptr, first, count, slot, weights, all_numbers = together(there, device)
+    kind, mass, square, counts = torch.split(all_numbers, [width, width, width, len(COLUMNS)], 1)
+    tables = Tables(kind.int(), mass.to(wide).contiguous(), square.to(wide).contiguous(), counts.long())
+    keys, feature, values, rate = spread(rows, x, rates, row, owner, indptr, int(ends[-1]))
+    key, pair, number = _numbered(keys)
     held = slot[key >> SLOT_BITS]
     real = torch.arange(key.numel(), device=device) < number
     position = entries.find(keys_of((key & SLOT_MASK)[:, None], held.clamp(min=0)))
     position = torch.where((held >= 0) & real[:, None], position, -1)
     M, R = (_at(table, position) for table in (entries.M, entries.R))
+    edges = torch.arange(count.numel() + 1, device=device) << SLOT_BITS
     return Group(
-        first=first, count=count, row=row, indptr=torch.nn.functional.pad(torch.cumsum(length, 0), (1, 0)),
-        pair=pair, x=x[at], rate=rates[feature], feature=feature, key=key,
+        first=first, count=count, row=row, indptr=indptr, pair=pair, x=values, rate=rate, feature=feature, key=key,
         pair_first=torch.searchsorted(key, edges), at=position, M=M, R=R, M_before=M.clone(), tables=tables,
-        slot=slot, active=tables.kind == ACTIVE,
-        weight=to_device(weight[plan.row], device).to(tables.mass.dtype),
+        slot=slot, active=tables.kind == ACTIVE, weight=weights.to(wide),
     )  # fmt: skip
 
 

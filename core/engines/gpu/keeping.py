@@ -50,11 +50,11 @@ class Keeping(PlainEngine):
         self.device = torch.device(device)
         self._real = torch.float64 if dtype == np.float64 else torch.float32
         self._wide = wide_type(self.device)
-        self._store = Entries(self._real, self.device)
+        self._compute = compute_for(self.device, self._real)
+        self._store = Entries(self._real, self.device, self._compute.moved)
         self._frequency = torch.zeros(0, dtype=self._wide, device=self.device)  # (features,) rows with it, times omega
         self._violation = torch.zeros_like(self._frequency)  # (features,) see `tables.Features`
         self._total = torch.zeros_like(self._frequency)
-        self._compute = compute_for(self.device, self._real)
         self._viewed: View | None = None  # until something changes
 
     @property

@@ -96,6 +96,48 @@ def spread_hot(indptr, indices, x, features, hot_of, X, H, COPIES: tl.constexpr,
 
 
 @triton.jit
+def spread_rows(row, owner, begins, indptr, indices, x, rates, key, feature, value, rate, BLOCK: tl.constexpr):
+    """The non-zeros of a group's rows, by class. One program a row. Reference: `group.spread_rows`."""
+    r = tl.program_id(0)
+    t, begin, end = tl.load(row + r), tl.load(begins + r), tl.load(begins + r + 1)
+    k = tl.load(owner + r) << SLOT_BITS
+    first = tl.load(indptr + t)
+    for o in range(begin, end, BLOCK):
+        i = o + tl.arange(0, BLOCK)
+        inside = i < end
+        source = first + i - begin
+        j = tl.load(indices + source, mask=inside, other=0).to(tl.int64)
+        tl.store(key + i, k | j, mask=inside)
+        tl.store(feature + i, j, mask=inside)
+        tl.store(value + i, tl.load(x + source, mask=inside, other=0.0), mask=inside)
+        tl.store(rate + i, tl.load(rates + j, mask=inside, other=0.0), mask=inside)
+
+
+@triton.jit(do_not_specialize=["size"])
+def move_entries(key, M, R, P, added, cuts, to_key, to_M, to_R, to_P, size, PMI: tl.constexpr, BLOCK: tl.constexpr):
+    """Old entries to their places among ``added`` keys, both ascending. Reference: `entries.moved`.
+
+    ``cuts``: how many of the added come before each block's first entry, and all of them.
+    """
+    b = tl.program_id(0)
+    i = b.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < size
+    mine = tl.load(key + i, mask=inside, other=0)
+    low = tl.zeros([BLOCK], tl.int64) + tl.load(cuts + b)
+    high = tl.where(inside, tl.load(cuts + b + 1), low)
+    while tl.max(high - low, 0) > 0:
+        middle = (low + high) // 2
+        less = (low < high) & (tl.load(added + middle, mask=low < high, other=0) < mine)
+        high = tl.where(less, high, tl.where(low < high, middle, high))
+        low = tl.where(less, middle + 1, low)
+    tl.store(to_key + i + low, mine, mask=inside)
+    tl.store(to_M + i + low, tl.load(M + i, mask=inside), mask=inside)
+    tl.store(to_R + i + low, tl.load(R + i, mask=inside), mask=inside)
+    if PMI:
+        tl.store(to_P + i + low, tl.load(P + i, mask=inside), mask=inside)
+
+
+@triton.jit
 def _products(pair, x, M, R, begin, end, s, S, NB: tl.constexpr, SB: tl.constexpr):
     """(M . x, R . x) of a class's slots, float64."""
     centre, push = tl.zeros([SB], tl.float64), tl.zeros([SB], tl.float64)

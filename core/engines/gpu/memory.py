@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from prototide.core.engines.gpu.vector_layout import MOST_HOT, SLOT_STEP, SLOTS_AT_ONCE
+from prototide.core.engines.gpu.vector_layout import COPIES, MOST_HOT, SLOT_STEP, SLOTS_AT_ONCE
 from prototide.core.engines.tables import Rule
 
-KEY, INDEX, WIDE = 8, 4, 8  # bytes
+KEY, INDEX, WIDE, PRODUCT_BYTES = 8, 4, 8, 2  # bytes
 SPARE = 1 << 28  # what the device's libraries take for themselves
 
 
@@ -37,10 +37,10 @@ def need(slots: int, features: int, entries: int, row_entries: int, rule: Rule) 
     stored = {7: 2, 10: 2, 23: 4, 52: 8}[rule.mantissa_bits]
     real = 8 if rule.mantissa_bits == 52 else 4
     width = -(-slots // SLOT_STEP) * SLOT_STEP
-    each, after = KEY + (3 if rule.pmi > 0 else 2) * real, entries + row_entries
+    each, after = KEY + (3 if rule.pmi > 0 else 2) * real, (entries + row_entries) * 9 // 8  # see `entries.roomy`
     return Need(
         entries=after * each,
-        vectors=after * (INDEX + stored) + MOST_HOT * width * stored,
+        vectors=after * (INDEX + stored) + MOST_HOT * width * PRODUCT_BYTES * COPIES.get(rule.mantissa_bits, 0),
         statistics=features * (4 * WIDE + INDEX),
         buffers=SLOTS_AT_ONCE * INDEX + after * each + row_entries * (4 * KEY + 6 * real),
     )

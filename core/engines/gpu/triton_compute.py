@@ -12,11 +12,11 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import fast_learning, fast_scoring, kernels, scoring
 from prototide.core.engines.gpu.entries import Entries
-from prototide.core.engines.gpu.group import Changes, Group, Outcome
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, lay_out
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.gpu.vectors import Vectors, vectors_of
-from prototide.core.engines.tables import Rule
+from prototide.core.engines.tables import Reals, Rule
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -97,6 +97,13 @@ class TritonCompute:
         )
 
     @_there
+    def lay_out(
+        self, plan: Plan, rows: DeviceRows, x: Tensor, weight: Reals, numbers: Reals, entries: Entries, rates: Tensor
+    ) -> Group:
+        """See `group.lay_out`."""
+        return lay_out(plan, rows, x, weight, numbers, entries, rates, fast_learning.spread_rows)
+
+    @_there
     def learn(self, group: Group, rule: Rule, omega: float, mean_loss: float) -> Outcome:
         """See `learning.learn`."""
         return fast_learning.learn(group, rule, omega, mean_loss)
@@ -105,6 +112,11 @@ class TritonCompute:
     def put_back(self, group: Group, outcome: Outcome, entries: Entries) -> Changes:
         """See `learning.put_back`."""
         return fast_learning.put_back(group, outcome, entries)
+
+    @_there
+    def moved(self, key: Tensor, values: list[Tensor], added: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `entries.moved`."""
+        return fast_learning.moved(key, values, added)
 
     @_there
     def count(self, group: Group, outcome: Outcome, rule: Rule, omega: float, features: int) -> Tensor:

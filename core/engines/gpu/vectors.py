@@ -18,7 +18,7 @@ import triton
 from torch import Tensor
 
 from prototide.core.engines.gpu import kernels
-from prototide.core.engines.gpu.entries import SLOT_MASK, Entries
+from prototide.core.engines.gpu.entries import SLOT_MASK, Entries, roomy
 from prototide.core.engines.gpu.scoring import STORED, Roster
 from prototide.core.engines.gpu.vector_layout import COPIES, HOT_SHARE, HOT_STEP, MOST_HOT, PRODUCT_SCALE, SLOT_STEP
 from prototide.core.engines.tables import Rule
@@ -90,8 +90,8 @@ def vectors_of(
         hot = hot_features(begin, roster.used)
     hot_of = torch.full((features + 1,), -1, dtype=torch.int32, device=device)
     hot_of[hot] = torch.arange(hot.numel(), dtype=torch.int32, device=device)  # -1 writes the last, which is no feature
-    slot = torch.empty(count, dtype=torch.int32, device=device)
-    value = torch.empty(count, dtype=STORED[rule.mantissa_bits], device=device)
+    slot = roomy(torch.empty(0, dtype=torch.int32, device=device), count)
+    value = roomy(torch.empty(0, dtype=STORED[rule.mantissa_bits], device=device), count)
     largest = torch.zeros((), dtype=torch.int32, device=device)  # its bits, as an int, order as the float does
     copies = COPIES[rule.mantissa_bits]
     dense = torch.zeros(copies * hot.numel(), width, dtype=torch.float16, device=device)

@@ -48,6 +48,14 @@ compiled(
     kernels.put_back, dict(BLOCK=1024), at=L, key=L, slot=L, active=T, born=I, M=F, R=F, M_before=F, to_M=F, to_R=F,
     out_key=L, by=F, new=T, size="i32", S="i32",
 )
+compiled(
+    kernels.spread_rows, dict(BLOCK=128), row=L, owner=L, begins=L, indptr=L, indices=I, x=F, rates=F, key=L,
+    feature=L, value=F, rate=F,
+)
+compiled(
+    kernels.move_entries, dict(PMI=True, BLOCK=1024), key=L, M=F, R=F, P=F, added=L, cuts=L, to_key=L, to_M=F, to_R=F,
+    to_P=F, size="i32",
+)
 compiled(kernels.add_squares, dict(BLOCK=1024), value=F, key=L, unit=D, total=L, size="i32")
 compiled(
     kernels.count_rows, dict(CORRECT=True, WRONG=3, PMI=True, BLOCK=128), indptr=L, feature=L, x=F, power=D, step=D,
@@ -70,7 +78,7 @@ def test_all_kernels_compile_for_hopper() -> None:
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert set(ran.stdout.split()) == {
         "unit_rows", "pack", "fill_hot", "spread_hot", "learn_classes", "put_back", "count_rows",
-        "add_squares",
+        "add_squares", "spread_rows", "move_entries",
     }  # fmt: skip
 
 

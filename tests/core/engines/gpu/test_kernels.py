@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prototide.core.engines.gpu import fast_scoring, rank_rows
+from prototide.core.engines.gpu import entries, fast_learning, fast_scoring, rank_rows
 from prototide.core.engines.gpu.rows import upload
 from prototide.core.engines.gpu.scoring import best_slots, rank_classes, slot_scores, unit_rows
 from prototide.core.engines.gpu.vectors import dense_of, hot_features, packed, vectors_of
@@ -126,3 +126,21 @@ def test_trials_are_born_promoted_and_discarded(seed: int, penalty: float, trial
     assert theirs.counts["born"] > 2 or trial_rows == 3
     assert theirs._classes.wait.max() > theirs.rule.grow_after or trial_rows == 200
     assert_close(ours, theirs, 1e-3)
+
+
+@pytest.mark.parametrize(("old", "new"), [(0, 5), (3000, 0), (3000, 700), (5, 3000)])
+def test_entries_move_to_their_places(old: int, new: int) -> None:
+    random = np.random.default_rng(old)
+    keys = torch.tensor(random.permutation(20_000)[: old + new], device=DEVICE)
+    key, added = keys[:old].sort().values, keys[old:].sort().values
+    for columns in (2, 3):
+        values = [torch.rand(old, device=DEVICE) for _ in range(columns)]
+        (expected, *expected_values), (found, *found_values) = (
+            [there[0], *there[1]]
+            for there in (entries.moved(key, values, added), fast_learning.moved(key, values, added))
+        )
+        at = torch.arange(old, device=DEVICE) + torch.searchsorted(added, key)
+        assert found.numel() == old + new
+        assert (found[at] == key).all()
+        for mine, reference in zip([found, *found_values], [expected, *expected_values], strict=True):
+            assert (mine[at] == reference[at]).all()
