@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import births, maintenance, scoring
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, columns, keys_of
-from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, by_class, tables_of, take_tables
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, by_class, lists, tables_of, take_tables
 from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
 from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host, together, upload, uploads
@@ -68,13 +68,11 @@ class GpuEngine(Keeping):
         used, classes = self._used(), self._classes.active.size
         kind, cls = self._slots.kind[:used], self._slots.cls[:used]
         active, begin = by_class(np.where(kind == ACTIVE, cls, np.int32(-1)), classes)
-        first, count = begin[:-1], np.diff(begin)
-        each = np.arange(int(count.max(initial=1)))
-        inside = np.append(active, used)[np.minimum(first[:, None] + each, active.size)]
+        members = lists(active, begin, np.arange(classes), int(np.diff(begin).max(initial=1)), used)
         square = self._slots.square[:used]
         scale = 1 / np.sqrt(np.where(square > 0, square, np.inf))
         there = (
-            kind.astype(np.int64), cls.astype(np.int64), np.where(each < count[:, None], inside, used),
+            kind.astype(np.int64), cls.astype(np.int64), members,
             np.flatnonzero(kind == TRIAL), scale,
         )  # fmt: skip
         return Roster(*together(there, self.device), used)

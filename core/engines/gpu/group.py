@@ -50,12 +50,30 @@ class Plan:
         held, slot_begin = by_class(np.where(slots.kind > 0, slots.cls, np.int32(-1)), classes.active.size)
         present = np.flatnonzero(np.diff(row_begin))
         first, count = row_begin[present], np.diff(row_begin)[present]
-        begin, here = slot_begin[present], np.diff(slot_begin)[present]
-        births = 1 + count // rule.grow_after  # a trial asks for so many errors
-        most = np.minimum(np.maximum(classes.limit[present], np.maximum(here, 1)), here + births)
-        each = np.arange(int(most.max(initial=1)))
-        slot = np.append(held, -1)[np.minimum(begin[:, None] + each, held.size)]
-        return cls(row, present, first, count, np.where(each < here[:, None], slot, -1))
+        width = _widest(present, count, slot_begin, classes.limit, rule.grow_after)
+        return cls(row, present, first, count, lists(held, slot_begin, present, width, -1))
+
+
+@njit(cache=True)
+def _widest(present: Longs, count: Longs, slot_begin: Longs, limit: Longs, grow_after: int) -> int:
+    """Most slots that a class may need: those that it has, and a birth for every so many errors."""
+    width = 1
+    for k in range(present.size):
+        c = present[k]
+        here = slot_begin[c + 1] - slot_begin[c]
+        width = max(width, min(max(limit[c], here, 1), here + 1 + count[k] // grow_after))
+    return width
+
+
+@njit(cache=True)
+def lists(order: Longs, begin: Longs, chosen: Longs, width: int, fill: int) -> Longs:
+    """(chosen, width) the lists order[begin[c]:begin[c + 1]] of the chosen c; ``fill`` fills up."""
+    out = np.full((chosen.size, width), fill)
+    for k in range(chosen.size):
+        first = begin[chosen[k]]
+        for i in range(min(width, begin[chosen[k] + 1] - first)):
+            out[k, i] = order[first + i]
+    return out
 
 
 @njit(cache=True)

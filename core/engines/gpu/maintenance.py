@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prototide.core.engines.gpu.births import vacate
 from prototide.core.engines.gpu.entries import Entries, columns, keys_of
-from prototide.core.engines.gpu.group import by_class
+from prototide.core.engines.gpu.group import by_class, lists
 from prototide.core.engines.gpu.rows import to_device
 from prototide.core.engines.gpu.sums import alike_sums, wide_type
 from prototide.core.engines.tables import ACTIVE, MERGED, PRUNED, Classes, Flags, Longs, Reals, Rule, Slots
@@ -55,10 +55,8 @@ def drop_slots(entries: Entries, gone: list[int], slots: int) -> None:
 def members(slots: Slots, chosen: Flags) -> Longs:
     """(classes, most of one) active slots of the chosen classes that have several, ascending; -1 fills up."""
     held, begin = by_class(np.where((slots.kind == ACTIVE) & chosen[slots.cls], slots.cls, np.int32(-1)), chosen.size)
-    first, count = begin[:-1], np.diff(begin)
-    first, count = first[count > 1], count[count > 1]
-    each = np.arange(int(count.max(initial=0)))
-    return np.where(each < count[:, None], np.append(held, -1)[np.minimum(first[:, None] + each, held.size)], -1)
+    count = np.diff(begin)
+    return lists(held, begin, np.flatnonzero(count > 1), int(count.max(initial=0)), -1)
 
 
 def perhaps_near(entries: Entries, slots: Slots, team: Longs, cosine: float) -> NDArray[np.bool_]:
