@@ -368,6 +368,13 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 "frozen": model.frozen,
             }
 
+    def snapshot(self) -> Self:
+        """A copy of the model as it is now, in less than half the time of `state`, which may be asked of it later."""
+        twin = type(self)(**self._parameters())
+        with self._model() as model:
+            twin._device, twin._fitted = self._device, model.copied()
+        return twin
+
     @classmethod
     def from_state(cls, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> Self:
         """The classifier whose `state` this is. ValueError when the format is another."""

@@ -139,6 +139,14 @@ class Model:
             self.device = before
             raise
 
+    def copied(self) -> Model:
+        """Another model, as this one is now."""
+        twin = copy.copy(self)
+        twin.lock = threading.RLock()
+        twin.engine, twin.labels, twin.lift = copy.deepcopy((self.engine, self.labels, self.lift))
+        twin.calibration, twin.novelty = copy.deepcopy((self.calibration, self.novelty))
+        return twin
+
     def _fresh_novelty(self) -> Novelty | None:
         quantile = novelty_quantile(self.parameters)
         return None if quantile is None else Novelty(quantile, self.parameters["half_life"])

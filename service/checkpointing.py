@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from prototide.service import failpoints, stores
-from prototide.service.checkpoints import Checkpoint, Positions
+from prototide.service.checkpoints import Positions, Snapshot
 from prototide.service.settings import Settings
 from prototide.service.stores import Store
 
@@ -42,32 +42,32 @@ class CheckpointWriter:
         self._cleaned = False  # of what earlier processes left half-written
         self._observer = observer
         self._writing: threading.Thread | None = None
-        self._held: Checkpoint | None = None  # a snapshot whose step is not committed yet
+        self._held: Snapshot | None = None  # its step is not committed yet
         self._due = time.monotonic() + self._interval_seconds
 
     def is_due(self) -> bool:
         """Whether the interval is over and nothing is being written."""
         return time.monotonic() >= self._due and self._held is None and not self._is_writing()
 
-    def submit(self, checkpoint: Checkpoint) -> None:
-        """Writes a snapshot, which nothing changes any more, in the background; not before its step is committed.
+    def submit(self, snapshot: Snapshot) -> None:
+        """Collects and writes a snapshot in the background; not before its step is committed.
 
         Nothing else may be being written.
         """
         self._due = time.monotonic() + self._interval_seconds
-        if checkpoint.journal is None:
-            self._held = checkpoint
+        if snapshot.place.journal is None:
+            self._held = snapshot
             failpoints.reached("snapshot")
         else:
             # A daemon: a store that hangs must not keep the process.
-            self._writing = threading.Thread(target=self._write, args=(checkpoint,), name="checkpoint", daemon=True)
+            self._writing = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
             self._writing.start()
 
     def committed(self, step: int, journal: int | None) -> None:
         """Step `step` is committed, `journal` is the offset behind its record."""
-        if self._held is not None and self._held.step == step:
+        if self._held is not None and self._held.place.step == step:
             held, self._held = self._held, None
-            self.submit(replace(held, journal=journal or 0))
+            self.submit(held._replace(place=replace(held.place, journal=journal or 0)))
 
     def finish(self, seconds: float) -> bool:
         """Waits that long for the one that is being written; whether nothing is being written any more."""
@@ -80,19 +80,19 @@ class CheckpointWriter:
     def _is_writing(self) -> bool:
         return self._writing is not None and self._writing.is_alive()
 
-    def _write(self, checkpoint: Checkpoint) -> None:
-        started = time.perf_counter()
+    def _write(self, snapshot: Snapshot) -> None:
+        started, place = time.perf_counter(), snapshot.place
         try:
             if not self._cleaned:
                 self._store.clean(self._instance)
                 self._cleaned = True
-            size = self._store.write(checkpoint, self._writer)
-            stores.prune(self._store, self._keep, checkpoint.step)
+            size = self._store.write(snapshot.collected(), self._writer)
+            stores.prune(self._store, self._keep, place.step)
         except Exception as failed:  # whatever it is, the service goes on and tries again
             self._observer.checkpoint_failed()
-            log.error("checkpoint of step %d failed: %s: %s", checkpoint.step, type(failed).__name__, failed)
+            log.error("checkpoint of step %d failed: %s: %s", place.step, type(failed).__name__, failed)
             return
-        self.saved = checkpoint.positions
+        self.saved = place.positions
         seconds = time.perf_counter() - started
-        self._observer.checkpoint_written(checkpoint.step, size, seconds, time.time())
-        log.info("checkpoint of step %d: %d bytes in %.2f s", checkpoint.step, size, seconds)
+        self._observer.checkpoint_written(place.step, size, seconds, time.time())
+        log.info("checkpoint of step %d: %d bytes in %.2f s", place.step, size, seconds)

@@ -14,10 +14,10 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import safetensors
@@ -60,6 +60,18 @@ class Checkpoint:
     topic_ids: Mapping[str, str]
     model_id: str = ""  # of the journal's genesis; empty where there is no journal
     journal: int | None = 0  # offset behind the step's journal record; None while that is not committed
+
+
+class Snapshot(NamedTuple):
+    """A checkpoint to be: a copy of the model, which nothing changes any more, and where it is in the stream."""
+
+    model: Any
+    place: Checkpoint  # without arrays
+
+    def collected(self) -> Checkpoint:
+        """What is written; takes a while."""
+        arrays, described = self.model.state()
+        return replace(self.place, arrays=arrays, model=described)
 
 
 def write(folder: Path, checkpoint: Checkpoint, writer: str) -> Path:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prototide.service import failpoints
-from prototide.service.checkpoints import Checkpoint, Positions
+from prototide.service.checkpoints import Checkpoint, Positions, Snapshot
 from prototide.service.course import Course
 from prototide.service.delivering import Committed, Delivering, Delivery
 from prototide.service.folding import Folded, fold
@@ -98,20 +98,20 @@ class Worker:
         self._delivering.finish(turned)
         return self._publish()
 
-    def snapshot(self) -> Checkpoint:
+    def snapshot(self) -> Snapshot:
         """The model as it is between two steps, and what belongs to it; later steps do not change it."""
-        arrays, model = self.model.state()
-        return Checkpoint(
+        place = Checkpoint(
             step=self.course.step,
             trained=self.course.trained,
             positions={self._settings.topics.train: dict(self.course.positions)},
-            arrays=arrays,
-            model=model,
+            arrays={},
+            model={},
             model_id=self.course.model,
             journal=self.committed.journal if self.committed.step == self.course.step else None,
             fingerprint=self._settings.fingerprint(),
             topic_ids=self._topology.ids,
         )
+        return Snapshot(self.model.snapshot(), place)
 
     def moved_since(self, positions: Positions | None) -> bool:
         """Whether the worker is elsewhere than at `positions`."""

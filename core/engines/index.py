@@ -330,12 +330,12 @@ def count_flagged(index: Index, flag: Flags) -> Ints:
     return found
 
 
-@kernel(parallel=True)
+@kernel()  # not parallel: a checkpoint is collected beside the learner
 def count_kept(index: Index, flag: Flags) -> Ints:
     """(features,) entries whose slot is flagged and whose M or R is not 0."""
     corrected = index.R.size > 0
     found = np.zeros(index.start.size, np.int32)
-    for j in prange(index.start.size):
+    for j in range(index.start.size):
         h = index.hot[j]
         if h >= 0:
             for p in range(flag.size):
@@ -347,11 +347,11 @@ def count_kept(index: Index, flag: Flags) -> Ints:
     return found
 
 
-@kernel(parallel=True)
+@kernel()  # not parallel: a checkpoint is collected beside the learner
 def collect_kept(index: Index, flag: Flags, first: Longs, slot: Ints, M: Floats, R: Floats, pmi: Floats) -> None:
     """Copies the entries that `count_kept` counts: feature j's to positions first[j].. of the four arrays."""
     corrected, informed = index.R.size > 0, index.pmi.size > 0
-    for j in prange(index.start.size):
+    for j in range(index.start.size):
         at = first[j]
         h = index.hot[j]
         if h >= 0:

@@ -119,14 +119,15 @@ def test_a_state_of_another_format_is_refused(make_classifier: MakeClassifier) -
 
 
 @MODELS
-@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+@pytest.mark.parametrize("way", ["pickle", "deepcopy", "snapshot"])
 def test_models_can_be_pickled_and_copied(
     make_classifier: MakeClassifier, parameters: dict[str, Any], way: str
 ) -> None:
     X, y = text_stream(4, 200)
     model = make_classifier(**parameters)
     for _ in range(2):  # empty, then with content
-        other = pickle.loads(pickle.dumps(model)) if way == "pickle" else copy.deepcopy(model)
+        ways = {"pickle": lambda one: pickle.loads(pickle.dumps(one)), "deepcopy": copy.deepcopy}
+        other = model.snapshot() if way == "snapshot" else ways[way](model)
         assert fingerprint(other) == fingerprint(model)
         before = fingerprint(model)
         other.fit_batch(X, y)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from prototide.service import checkpoints
 from prototide.service.checkpointing import CheckpointWriter
-from prototide.service.checkpoints import Checkpoint
+from prototide.service.checkpoints import Checkpoint, Snapshot
 from prototide.service.settings import load
 from prototide.service.stores import FolderStore
 from tests.support.stream import until
@@ -30,8 +31,13 @@ class Observer:
         self.failures += 1
 
 
-def checkpoint(step: int, journal: int | None = 0) -> Checkpoint:
-    return Checkpoint(step, step, {"train": {0: step}}, {"a": np.ones(3)}, {}, {}, {}, journal=journal)
+class Model:
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"a": np.ones(3)}, {}
+
+
+def snapshot(step: int, journal: int | None = 0) -> Snapshot:
+    return Snapshot(Model(), Checkpoint(step, step, {"train": {0: step}}, {}, {}, {}, {}, journal=journal))
 
 
 def writer(folder: Path, observer: Observer, interval_s: float = 0.001, keep: int = 2) -> CheckpointWriter:
@@ -43,7 +49,7 @@ def test_what_was_submitted_is_on_disk_and_the_oldest_go(tmp_path: Path) -> None
     observer = Observer()
     subject = writer(tmp_path, observer)
     for step in (1, 2, 3):
-        subject.submit(checkpoint(step))
+        subject.submit(snapshot(step))
         assert subject.finish(60)
     assert observer.written == [1, 2, 3]
     assert [path.name.lstrip("0") for path in checkpoints.paths(tmp_path)] == ["3.safetensors", "2.safetensors"]
@@ -54,11 +60,11 @@ def test_a_failure_is_counted_and_the_next_attempt_can_succeed(tmp_path: Path) -
     observer, folder = Observer(), tmp_path / "folder"
     folder.write_text("a file where the folder should be")
     subject = writer(folder, observer)
-    subject.submit(checkpoint(1))
+    subject.submit(snapshot(1))
     until(lambda: observer.failures == 1 and subject.is_due())
     assert subject.saved is None
     folder.unlink()
-    subject.submit(checkpoint(1))
+    subject.submit(snapshot(1))
     assert subject.finish(60)
     assert (observer.written, observer.failures) == ([1], 1)
 
@@ -72,7 +78,7 @@ def test_none_is_due_before_the_interval_is_over(tmp_path: Path) -> None:
 def test_a_snapshot_waits_until_its_step_is_committed(tmp_path: Path) -> None:
     observer = Observer()
     subject = writer(tmp_path, observer)
-    subject.submit(checkpoint(2, journal=None))
+    subject.submit(snapshot(2, journal=None))
     subject.committed(1, 11)
     assert not subject.is_due()
     subject.committed(2, 12)
@@ -83,7 +89,7 @@ def test_a_snapshot_waits_until_its_step_is_committed(tmp_path: Path) -> None:
 
 def test_a_snapshot_whose_step_is_never_committed_is_never_written(tmp_path: Path) -> None:
     subject = writer(tmp_path, Observer())
-    subject.submit(checkpoint(2, journal=None))
+    subject.submit(snapshot(2, journal=None))
     subject.committed(1, 11)
     assert subject.finish(60)
     assert checkpoints.paths(tmp_path) == []
@@ -93,7 +99,7 @@ def test_a_store_that_hangs_is_left_after_a_while(tmp_path: Path, monkeypatch: p
     observer, answers = Observer(), threading.Event()
     subject = writer(tmp_path, observer)
     monkeypatch.setattr(FolderStore, "clean", lambda store, instance: answers.wait(60))
-    subject.submit(checkpoint(1))
+    subject.submit(snapshot(1))
     assert not subject.finish(0.01)
     assert not subject.is_due()
     answers.set()

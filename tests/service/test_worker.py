@@ -184,12 +184,13 @@ def test_a_snapshot_belongs_to_its_step_whatever_follows() -> None:
     subject = worker(stream)
     subject.step()
     snapshot = subject.snapshot()
-    assert not subject.moved_since(snapshot.positions)
+    assert not subject.moved_since(snapshot.place.positions)
     stream.send(batch(["b"]))
     subject.step()
-    assert (snapshot.step, snapshot.positions["train"][0], snapshot.arrays["rows"].tolist()) == (1, 1, [1])
-    assert snapshot.topic_ids == {"train": "an-id"}
-    assert subject.moved_since(snapshot.positions)
+    kept = snapshot.collected()
+    assert (kept.step, kept.positions["train"][0], kept.arrays["rows"].tolist()) == (1, 1, [1])
+    assert kept.topic_ids == {"train": "an-id"}
+    assert subject.moved_since(kept.positions)
 
 
 def test_the_journal_tells_each_step_from_where_the_last_one_ended() -> None:
@@ -228,11 +229,11 @@ def test_only_committed_steps_are_told_of() -> None:
     stream.send(batch(["a"]))
     assert subject.step() == []
     assert (subject.course.step, subject.committed.step) == (1, 0)
-    assert subject.snapshot().journal is None
+    assert subject.snapshot().place.journal is None
     stream.send(batch(["b"]))
     assert [stats.number for stats in subject.step()] == [1, 2]
     assert (subject.committed.step, subject.committed.journal) == (2, 12)
-    assert subject.snapshot().journal == 12
+    assert subject.snapshot().place.journal == 12
 
 
 def test_finishing_waits_for_the_last_commit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,9 @@ class LastLabel:
 
     def moved_classes(self, n: int) -> list[tuple[Any, float]]:
         return [(self.last, 0.25)][:n]
+
+    def snapshot(self) -> LastLabel:
+        return copy.deepcopy(self)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"rows": np.array([self.rows])}, {"last": json.dumps(self.last)}
