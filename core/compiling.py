@@ -40,7 +40,9 @@ def cache_folder() -> str:
     """Where compiled kernels are kept; empty, after a warning, if nothing can be written there."""
     content = hashlib.sha256()
     for path in sorted(SOURCES.rglob("*.py")):
-        content.update(path.read_bytes())
+        source = path.read_bytes()
+        if b"@kernel(" in source or path.name == "tables.py":  # kernels, and the numbers and tuples that they share
+            content.update(source)
     name = f"prototide-{version('prototide')}-{content.hexdigest()[:12]}"
     named = os.environ.get("NUMBA_CACHE_DIR")
     user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() may raise

@@ -397,11 +397,16 @@ def collect(
 
 
 @kernel(parallel=True)
-def largest_parts(index: Index, flag: Flags, scale: Reals, omega: float, shards: Reals) -> None:
-    """shards[s, p] <- largest part of an entry of flagged slot p in its score, over the features of shard s."""
+def largest_parts(index: Index, held: Ints, flag: Flags, scale: Reals, omega: float, shards: Reals) -> None:
+    """shards[s, p] <- largest part of an entry of flagged slot p in its score, over the features of shard s.
+
+    ``held``: the features that have entries; feature j is in shard j modulo the number of shards.
+    """
     corrected = index.R.size > 0
     for s in prange(shards.shape[0]):
-        for j in range(s, index.start.size, shards.shape[0]):
+        for j in held:
+            if j % shards.shape[0] != s:
+                continue
             h = index.hot[j]
             if h >= 0:
                 for p in range(flag.size):
@@ -420,11 +425,13 @@ def largest_parts(index: Index, flag: Flags, scale: Reals, omega: float, shards:
 
 
 @kernel(parallel=True)
-def part_counts(index: Index, below: Reals, scale: Reals, omega: float, shards: Pool) -> None:
+def part_counts(index: Index, held: Ints, below: Reals, scale: Reals, omega: float, shards: Pool) -> None:
     """shards[s, b] += listed entries of bucket b, of those whose part is below below[slot], in shard s's features."""
     corrected = index.R.size > 0
     for s in prange(shards.shape[0]):
-        for j in range(s, index.start.size, shards.shape[0]):
+        for j in held:
+            if j % shards.shape[0] != s:
+                continue
             for i in range(index.start[j], index.start[j] + index.length[j]):
                 p = index.slot[i]
                 part = abs(index.M[i]) * scale[p]
@@ -435,19 +442,21 @@ def part_counts(index: Index, below: Reals, scale: Reals, omega: float, shards: 
 
 
 @kernel(parallel=True)
-def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, kept: Reals) -> None:
+def drop_entries(index: Index, held: Ints, least: Reals, scale: Reals, omega: float, kept: Reals) -> None:
     """Of slots with least[p] > 0, drops the entries whose part in the score is below it (inf: all of them).
 
     kept[s, p] <- |M_p|^2 of what is left, in the features of shard s.
     """
     for s in prange(kept.shape[0]):
-        _drop_in_shard(index, least, scale, omega, kept, s)
+        _drop_in_shard(index, held, least, scale, omega, kept, s)
 
 
 @kernel()
-def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, kept: Reals, s: int) -> None:
+def _drop_in_shard(index: Index, held: Ints, least: Reals, scale: Reals, omega: float, kept: Reals, s: int) -> None:
     corrected = index.R.size > 0
-    for j in range(s, index.start.size, kept.shape[0]):
+    for j in held:
+        if j % kept.shape[0] != s:
+            continue
         h = index.hot[j]
         if h >= 0:
             for p in range(least.size):

@@ -438,10 +438,15 @@ class IndexedEngine(PlainEngine):
         if 0 < rule.memory_budget < self.nbytes:
             self._trim()
 
+    def _held_features(self) -> Ints:
+        return np.flatnonzero((self._index.length > 0) | (self._index.hot >= 0)).astype(np.int32)
+
     def _largest_parts(self, index: entries.Index, flag: Flags) -> Reals:
         """(slots,) largest part of an entry in its prototype's score, of flagged slots."""
         largest = np.zeros((SHARDS, flag.size))
-        entries.largest_parts(index, flag, self._scales().astype(np.float64), self.omega, largest)
+        entries.largest_parts(
+            index, self._held_features(), flag, self._scales().astype(np.float64), self.omega, largest
+        )
         return largest.max(axis=0)
 
     def _drop(self, least: Reals) -> None:
@@ -452,7 +457,9 @@ class IndexedEngine(PlainEngine):
         if not least.any():
             return
         kept = np.zeros((SHARDS, slots.kind.size))
-        entries.drop_entries(self._index, least, self._scales().astype(np.float64), self.omega, kept)
+        entries.drop_entries(
+            self._index, self._held_features(), least, self._scales().astype(np.float64), self.omega, kept
+        )
         slots.square[changed] = kept.sum(axis=0)[changed]
         diagonal = self._dots_first[slots.cls] + self._rank * (self._dots_size[slots.cls] + 1)
         self._dots[diagonal[changed]] = slots.square[changed]
@@ -667,7 +674,9 @@ class IndexedEngine(PlainEngine):
     def part_counts(self, below: Reals) -> Longs:
         """(BUCKETS,) listed entries by bucket of their part, of those below ``below[slot]``."""
         shards = np.zeros((SHARDS, budget.BUCKETS), np.int64)
-        entries.part_counts(self._index, below, self._scales().astype(np.float64), self.omega, shards)
+        entries.part_counts(
+            self._index, self._held_features(), below, self._scales().astype(np.float64), self.omega, shards
+        )
         return np.asarray(shards.sum(axis=0))
 
     def drop_parts(self, least: Reals) -> None:

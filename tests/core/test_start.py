@@ -57,11 +57,11 @@ def test_a_cache_folder_that_is_not_writable_costs_one_warning(tmp_path: Path) -
 
 
 def test_other_sources_are_compiled_into_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "one.py").write_text("one = 1")
+    (tmp_path / "one.py").write_text("@kernel()\ndef one(): return 1")
     monkeypatch.setattr(compiling, "SOURCES", tmp_path)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     first = compiling.cache_folder()
-    (tmp_path / "one.py").write_text("one = 2")
+    (tmp_path / "one.py").write_text("@kernel()\ndef one(): return 2")
     assert compiling.cache_folder() != first
     assert f"prototide-{version('prototide')}-" in first
     assert Path(first).is_dir()
