@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from prototide.service.errors import PersonMustAct, RestartMayHelp, ServiceError
+from prototide.service.errors import NEW_MODEL, PersonMustAct, RestartMayHelp, ServiceError
 from prototide.service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ REPEAT_INTERVAL_SECONDS = 10.0  # a broker that is away fails several times a se
 _GRANT = "give the service's user the right, or correct kafka.common.sasl.*"
 _CREATE = "`prototide topics create` makes missing topics"
 _RAISE = "set the topic's max.message.bytes to limits.prediction_bytes"
-_START_OVER = "start a new model: `prototide run --fresh`"
 
 # What only a person can mend, and how.
 _ADVICE = {
@@ -45,7 +44,7 @@ _ADVICE = {
     KafkaError._UNKNOWN_PARTITION: _CREATE,
     KafkaError.MSG_SIZE_TOO_LARGE: _RAISE,
     KafkaError.RECORD_LIST_TOO_LARGE: _RAISE,
-    KafkaError._AUTO_OFFSET_RESET: f"the topic's retention passed the model's position: {_START_OVER}",
+    KafkaError._AUTO_OFFSET_RESET: f"the topic's retention passed the model's position: {NEW_MODEL}",
     KafkaError._INVALID_ARG: "correct the librdkafka property in kafka.common, kafka.consumer or kafka.producer",
 }
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+NEW_MODEL = "start a new model: `prototide run --fresh`"  # the last advice
+
 
 class ServiceError(Exception):
     """Ends the process with ``exit_code`` and one line: what happened, and what to do."""

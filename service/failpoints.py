@@ -1,6 +1,6 @@
 """Places where a test can kill the process: a name each, armed by an environment variable in tests only.
 
-``PROTOTIDE_FAILPOINTS=after-learn:3`` kills the process, as ``kill -9`` does, when it comes to that place for the third
+``PROTOTIDE_FAILPOINTS=learned:3`` kills the process, as ``kill -9`` does, when it comes to that place for the third
 time. Unarmed, a place costs one look into an empty dictionary.
 """
 

@@ -14,7 +14,7 @@ from confluent_kafka.admin import OffsetSpec
 from prototide.service import journal
 from prototide.service.broker import SLICE_SECONDS
 from prototide.service.clients import ClientErrors, admin_client, consumer_properties, new_client, service_error
-from prototide.service.errors import PersonMustAct, RestartMayHelp
+from prototide.service.errors import NEW_MODEL, PersonMustAct, RestartMayHelp
 from prototide.service.journal import Entry, UndecodableJournalError
 from prototide.service.settings import Settings
 
@@ -148,5 +148,5 @@ def undecodable(topic: str, problem: str) -> PersonMustAct:
     """What a journal that cannot be followed means."""
     return PersonMustAct(
         f"journal {topic}: {problem}",
-        "run the version that wrote it, and let nobody else write to it; or start a new model: `prototide run --fresh`",
+        f"run the version that wrote it, and let nobody else write to it; or {NEW_MODEL}",
     )

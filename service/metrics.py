@@ -177,7 +177,7 @@ class Metrics:
         self.observe_lag(stats.lag)
 
     def _observe_model(self, stats: StepStats) -> None:
-        self.model_restored(stats.step, stats.model_bytes)
+        self.model_restored(stats.trained, stats.model_bytes)
         for key, gauge in self._model_gauges.items():
             if key in stats.model:
                 gauge.set(stats.model[key])

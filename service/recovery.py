@@ -23,12 +23,11 @@ from prototide.service.broker import Output, Source
 from prototide.service.checkpoints import Checkpoint, Positions
 from prototide.service.course import Course, Survey, begun
 from prototide.service.delivering import TransactionSink
-from prototide.service.errors import PersonMustAct, RestartMayHelp
+from prototide.service.errors import NEW_MODEL, PersonMustAct, RestartMayHelp
 from prototide.service.journal import Genesis
 from prototide.service.journal_reader import JournalReader, undecodable
 from prototide.service.replaying import RangeReader, Replay, ReplayObserver
 from prototide.service.restoring import (
-    NEW_MODEL,
     RejectionObserver,
     Start,
     check_available,

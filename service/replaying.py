@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from prototide.service import failpoints
 from prototide.service.broker import Record, Source
 from prototide.service.course import Course, JournalProblemError, after
-from prototide.service.errors import PersonMustAct, RestartMayHelp
+from prototide.service.errors import NEW_MODEL, PersonMustAct, RestartMayHelp
 from prototide.service.folding import Folded, fold
 from prototide.service.gathering import take
 from prototide.service.journal import Entry, Range, Step
@@ -153,6 +153,5 @@ class Replay:
             if now != then:
                 raise PersonMustAct(
                     f"step {step.number} cannot be repeated: {what} {now}, the journal says {then}",
-                    "run it with the versions and on the kind of machine that wrote the journal; "
-                    "or start a new model: `prototide run --fresh`",
+                    f"run it with the versions and on the kind of machine that wrote the journal; or {NEW_MODEL}",
                 )

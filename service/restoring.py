@@ -20,7 +20,7 @@ from prototide.core import FastKMeansClassifier
 from prototide.service import checkpoints
 from prototide.service.checkpoints import Checkpoint, Positions
 from prototide.service.course import Course
-from prototide.service.errors import PersonMustAct, RestartMayHelp
+from prototide.service.errors import NEW_MODEL, PersonMustAct, RestartMayHelp
 from prototide.service.settings import Settings
 from prototide.service.stacking import stack
 from prototide.service.stores import Store
@@ -28,9 +28,6 @@ from prototide.service.topics import Topology
 from prototide.service.wire import decode_batch, encode_batch
 
 log = logging.getLogger(__name__)
-
-NEW_MODEL = "start a new model: `prototide run --fresh`"
-
 
 WARM_UP_ROWS = 1100  # the learner tidies up every 1,024 rows: that is compiled, too
 WARM_UP_FEW_ROWS = 200

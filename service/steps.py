@@ -14,7 +14,7 @@ class StepStats:
     """One micro-batch that was predicted, learned and delivered; the last fields are known when it is."""
 
     number: int  # of the step, those that only predict included
-    step: int  # training steps of the model, this one included
+    trained: int  # training steps of the model, this one included
     records: int  # records of the train topic, dead letters included
     dead_letters: Mapping[str, int]  # reason -> records
     rows: int  # rows predicted

@@ -24,7 +24,7 @@ _EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}  # sch
 
 
 class Store(Protocol):
-    """Checkpoints by name; whatever cannot be reached raises OSError."""
+    """Checkpoints by name; whatever cannot be reached raises OSError, or what its library does."""
 
     def names(self) -> list[str]:
         """Newest first."""

@@ -164,7 +164,7 @@ class Worker:
         learned, rows = folded.learned, folded.rows
         return StepStats(
             number=self.course.step,
-            step=self.course.trained,
+            trained=self.course.trained,
             records=len(folded.taken),
             dead_letters=_reasons(folded.taken),
             rows=0 if rows is None else len(rows),

@@ -32,7 +32,7 @@ DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/prototide.json").read_
 
 A_STEP = StepStats(
     number=1,
-    step=1,
+    trained=1,
     records=1,
     dead_letters={"decode": 1},
     rows=1,

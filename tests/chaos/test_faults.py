@@ -7,12 +7,14 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from prototide.service import checkpoints
 from prototide.service.topics import TopicSpec, create_topics, wanted_topics
 from prototide.service.wire import decode_predictions
 from tests.chaos.driver import Chaos
@@ -251,10 +253,6 @@ def trim(service: Service, topic: str, offset: int) -> None:
 
 
 def test_a_checkpoint_ahead_of_the_journal(service: Service) -> None:
-    from dataclasses import replace
-
-    from prototide.service import checkpoints
-
     produce(service.settings, records(6))
     service.start_ready()
     assert len(source_of(service, 6)) == 6

@@ -56,7 +56,7 @@ SPECIFIED: Mapping[str, tuple[str, set[str]]] = {
 
 STEP = StepStats(
     number=7,
-    step=7,
+    trained=7,
     records=3,
     dead_letters={"decode": 1},
     rows=10,

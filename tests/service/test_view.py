@@ -35,7 +35,7 @@ def step(*, rows: int = 100, errors: str = "", dead: int = 0, classes: int = 7) 
     """A step; `errors` has a character a scored row, x where the prediction was wrong."""
     return StepStats(
         number=1,
-        step=1,
+        trained=1,
         records=2,
         dead_letters={"decode": dead} if dead else {},
         rows=rows,

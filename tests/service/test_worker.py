@@ -60,7 +60,7 @@ def test_a_prediction_tells_its_source_and_how_many_steps_the_model_had_seen() -
     assert (sent.source, sent.step, sent.truth, sent.ids, sent.ts) == (("train", 1, 0), 41, ["a", None], ["x", "y"], 77)
     assert (output.key, output.partition) == (b"k", 1)
     assert dict(output.headers)["prototide-source"] == "train/1/0"
-    assert stats.step == 42
+    assert stats.trained == 42
 
 
 def test_without_an_event_time_the_record_time_is_it() -> None:
@@ -150,7 +150,7 @@ def test_a_service_that_does_not_learn_predicts_and_keeps_its_step() -> None:
     model = LastLabel("old")
     subject = worker(stream, "learn=false", model=model, step=5)
     (stats,) = subject.step()
-    assert (model.last, stats.step, stats.rows_learned) == ("old", 5, 0)
+    assert (model.last, stats.trained, stats.rows_learned) == ("old", 5, 0)
     assert labels_sent(stream) == [["old", "old"]]
     assert stats.errors.tolist() == [True, True]
     assert subject.course.positions[0] == 1
