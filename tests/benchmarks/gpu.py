@@ -207,13 +207,14 @@ def case(options: argparse.Namespace, lambda_penalty: float, dtype: str) -> Figu
         "bytes a row, predicting": moved_bytes(engine, there),
     }
     figures["bytes/s, predicting"] = figures["predict rows/s"] * figures["bytes a row, predicting"]
-    figures |= exactness(engine, there)
     more = workload(options, STEADY * GROUP, 2)
     figures["learn rows/s"] = steady_learning(model, more, GROUP)
     figures["learn rows/s, groups of C"] = steady_learning(model, workload(options, 3 * GROUP, 3), GROUP // 2)
     figures["learn rows/s (classifier, from host)"] = whole_learning(model, workload(options, 4 * GROUP, 4))
     figures["entries afterwards"] = int(engine_of(model)._store.key.numel())
-    return figures | {"memory GB": torch.cuda.max_memory_allocated() / 1e9}
+    figures["memory need told, learning"] = str(engine.need(workload(options, GROUP, 9).X.nnz))
+    figures["memory GB"] = torch.cuda.max_memory_allocated() / 1e9
+    return figures | exactness(engine, there)
 
 
 def tune(options: argparse.Namespace) -> Figures:

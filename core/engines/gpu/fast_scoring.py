@@ -15,16 +15,14 @@ from prototide.core.engines.gpu.rank_rows import parts, rank_rows
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, Roster
 from prototide.core.engines.gpu.sums import ranges, sums_by, wide_type
-from prototide.core.engines.gpu.vector_layout import SLOTS_AT_ONCE
+from prototide.core.engines.gpu.vector_layout import ROWS_AT_ONCE, SLOTS_AT_ONCE
 from prototide.core.engines.gpu.vectors import Vectors
 from prototide.core.engines.tables import Rule
-
-MOST_ROWS = 32_768  # of one call
 
 
 def rows_at_once(vectors: Vectors, rows: int, all_scores: bool) -> int:
     """Rows of one call; ``all_scores``: there is room for the scores of all of them."""
-    return max(1, min(SLOTS_AT_ONCE // vectors.cls.numel() if all_scores else MOST_ROWS, rows))
+    return max(1, min(SLOTS_AT_ONCE // vectors.cls.numel() if all_scores else ROWS_AT_ONCE, rows))
 
 
 def scores(rows: DeviceRows, x: Tensor, vectors: Vectors) -> Tensor:

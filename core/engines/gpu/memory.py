@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from prototide.core.engines.gpu.vector_layout import COPIES, MOST_HOT, SLOT_STEP, SLOTS_AT_ONCE
+from prototide.core.engines.gpu.vector_layout import COPIES, MOST_HOT, ROWS_AT_ONCE, SLOT_STEP, SLOTS_AT_ONCE
 from prototide.core.engines.tables import Rule
 
 KEY, INDEX, WIDE, PRODUCT_BYTES = 8, 4, 8, 2  # bytes
@@ -20,7 +20,7 @@ class Need:
     entries: int  # M, R and mutual information of all prototypes
     vectors: int  # what scores
     statistics: int  # per feature
-    buffers: int  # scores of a chunk of rows; the second copy of what is merged; a group's tables
+    buffers: int  # scores of a chunk of rows and their factor; the second copy of what is merged; a group's tables
 
     @property
     def total(self) -> int:
@@ -38,11 +38,13 @@ def need(slots: int, features: int, entries: int, row_entries: int, rule: Rule) 
     real = 8 if rule.mantissa_bits == 52 else 4
     width = -(-slots // SLOT_STEP) * SLOT_STEP
     each, after = KEY + (3 if rule.pmi > 0 else 2) * real, (entries + row_entries) * 9 // 8  # see `entries.roomy`
+    copies = COPIES.get(rule.mantissa_bits, 0)
+    factor = ROWS_AT_ONCE * MOST_HOT * PRODUCT_BYTES * copies
     return Need(
         entries=after * each,
-        vectors=after * (INDEX + stored) + MOST_HOT * width * PRODUCT_BYTES * COPIES.get(rule.mantissa_bits, 0),
+        vectors=after * (INDEX + stored) + MOST_HOT * width * PRODUCT_BYTES * copies,
         statistics=features * (4 * WIDE + INDEX),
-        buffers=SLOTS_AT_ONCE * INDEX + after * each + row_entries * (4 * KEY + 6 * real),
+        buffers=2 * SLOTS_AT_ONCE * INDEX + factor + after * each + row_entries * 16 * KEY,
     )
 
 
