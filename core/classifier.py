@@ -187,12 +187,14 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         begun = self.__sklearn_is_fitted__()
         _get_feature_names(X)  # refuses names of several types before anything is learned
         rows = self._known_rows(X) if begun else canonical_rows(X)
+        labels, weight = checked_labels(y, rows.count), checked_weights(sample_weight, rows.count)
         if classes is not None:
             announced = set(checked_labels(classes, np.size(classes)))
-            unknown = [label for label in checked_labels(y, rows.count) if label is not None and label not in announced]
+            unknown = [label for label in labels if label is not None and label not in announced]
             if unknown:
                 raise ValueError(f"y contains the label {unknown[0]!r}, which is not in classes={list(classes)!r}")
-        self.fit_batch(X, y, sample_weight)
+        with self._model() as model:
+            model.fit_batch(rows, labels, weight)
         if not begun:
             _check_feature_names(self, X, reset=True)
         return self

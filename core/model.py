@@ -358,14 +358,14 @@ class Model:
     @classmethod
     def restored(
         cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any],
-        engine: str = "auto", device: str = "cpu",
+        engine: str = "auto",
     ) -> Self:  # fmt: skip
         """The model of `arrays` and the classifier's metadata."""
 
         def part(name: str) -> dict[str, NDArray[Any]]:
             return {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
 
-        model = cls(parameters, engine, device)
+        model = cls(parameters, engine)
         model.labels = Labels(metadata["labels"])
         if metadata.get("frozen"):
             model.engine = FrozenEngine(model.engine.rule)

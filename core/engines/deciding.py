@@ -14,12 +14,11 @@ import numpy as np
 from numba import prange
 
 from prototide.core.compiling import kernel
+from prototide.core.engines.learning import responsibility
 from prototide.core.engines.tables import (
     ACTIVE,
-    LINEAR,
     MEAN_LOSS,
     OMEGA,
-    SOFTMAX,
     TRIAL,
     Classes,
     Features,
@@ -70,15 +69,6 @@ def empty_decisions(rows: int, prototypes: int, wrong: int) -> Decisions:
         np.full((rows, wrong), -1, np.int32), np.zeros((rows, wrong)), one[1], one[2], np.zeros(rows), np.zeros(rows),
         one[4], one[3], one[5], one[6], np.full(rows, np.inf), one[7], np.zeros(rows), np.full(rows, -1.0),
     )  # fmt: skip
-
-
-@kernel(error_model="numpy")
-def _responsibility(difference: float, kernel: int, width: float) -> float:
-    if kernel == LINEAR:
-        return max(0.0, width + difference)
-    if kernel == SOFTMAX:
-        return np.exp(difference / width)
-    return 1.0 if difference == 0 else 0.0
 
 
 @kernel(parallel=True, error_model="numpy")
@@ -274,7 +264,7 @@ def _decide_class(
         for a in range(alive):
             share[a] = 0
             if kind[a] == ACTIVE:
-                share[a] = _responsibility(cos[a] - cos[best], rule.kernel, rule.width)
+                share[a] = responsibility(cos[a] - cos[best], rule.kernel, rule.width)
                 total += share[a]
         for a in range(alive):
             share[a] = share[a] / total if share[a] / total > rule.min_share else 0.0

@@ -85,7 +85,7 @@ def vacate(postings: Postings, holdings: Holdings, slots: Slots, classes: Classe
 
 
 @kernel(error_model="numpy")
-def _responsibility(difference: float, kernel: int, width: float) -> float:
+def responsibility(difference: float, kernel: int, width: float) -> float:
     """Unnormalised; difference = cosine - best own cosine <= 0."""
     if kernel == LINEAR:
         return max(0.0, width + difference)
@@ -223,12 +223,12 @@ def learn_rows(
         total, p = 0.0, classes.first[y]
         while p >= 0:
             if slots.kind[p] == ACTIVE:
-                total += _responsibility(cos[p] - cos[best], rule.kernel, rule.width)
+                total += responsibility(cos[p] - cos[best], rule.kernel, rule.width)
             p = slots.next[p]
         p = classes.first[y]
         while p >= 0:
             if slots.kind[p] == ACTIVE:
-                share = _responsibility(cos[p] - cos[best], rule.kernel, rule.width) / total
+                share = responsibility(cos[p] - cos[best], rule.kernel, rule.width) / total
                 if share > rule.min_share:
                     postings, holdings, change = add_to_centre(postings, holdings, ix, x, power * share, p)
                     slots.square[p] += change

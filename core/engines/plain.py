@@ -56,7 +56,7 @@ from prototide.core.rows import CsrRows
 MAINTENANCE_ROWS = 1024
 OMEGA_DOUBLINGS = 40  # of omega in one group
 OMEGA_MOST = 1e12  # omega beyond does not wait for the next maintenance to be divided out
-PROBES = 16  # rows of each full group whose scores of all classes are reported, for the calibration
+PROBES = 32  # rows of each full group whose scores of all classes are reported, for the calibration
 BLOCK_BYTES = 32 << 20  # scores of a block of rows against all slots
 
 

@@ -101,10 +101,7 @@ def insert(postings: Postings, holdings: Holdings, j: int, p: int, at: int) -> t
                 _grown(postings.M, new + room), _grown(postings.R, new + room), _grown(postings.pmi, new + room),
             )  # fmt: skip
         for i in range(length):
-            postings.slot[new + i] = postings.slot[start + i]
-            postings.M[new + i] = postings.M[start + i]
-            postings.R[new + i] = postings.R[start + i]
-            postings.pmi[new + i] = postings.pmi[start + i]
+            _copy(postings, start + i, new + i)
         postings.start[j], postings.room[j], postings.end[0] = new, room, new + room
         at += new - start
         start = new
