@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prototide.core.engines.gpu.group import DISCARDED, NEW_CLASS, PROMOTED, Plan
+from prototide.core.engines.gpu.group import DISCARDED, NEW_CLASS, PROMOTED
+from prototide.core.engines.gpu.plan import Plan
 from prototide.core.engines.tables import ACTIVE, BORN, FREE, NEXT_ID, STEP, TRIAL, Classes, Ints, Longs, Slots
 
 

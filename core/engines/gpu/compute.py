@@ -11,7 +11,8 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import learning, nvrtc, scoring
 from prototide.core.engines.gpu.entries import SLOT_MASK, Entries, moved
-from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, lay_out, spread_rows
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, lay_out, spread_rows
+from prototide.core.engines.gpu.plan import Plan
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.gpu.sums import squares_by

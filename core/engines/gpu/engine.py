@@ -19,9 +19,10 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import births, maintenance, scoring
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, columns, keys_of
-from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, by_class, lists, tables_of, take_tables
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, tables_of, take_tables
 from prototide.core.engines.gpu.keeping import Keeping
 from prototide.core.engines.gpu.movement import DeviceJourney
+from prototide.core.engines.gpu.plan import Plan, by_class, lists
 from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host, together, upload, uploads
 from prototide.core.engines.gpu.scoring import Frozen, Roster, View
 from prototide.core.engines.gpu.sums import ranges, squares_by

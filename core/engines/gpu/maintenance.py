@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prototide.core.engines.gpu.births import vacate
 from prototide.core.engines.gpu.entries import Entries, columns, keys_of
-from prototide.core.engines.gpu.group import by_class, lists
+from prototide.core.engines.gpu.plan import by_class, lists
 from prototide.core.engines.gpu.rows import to_device
 from prototide.core.engines.gpu.sums import alike_sums, wide_type
 from prototide.core.engines.tables import ACTIVE, MERGED, PRUNED, Classes, Flags, Longs, Reals, Rule, Slots

@@ -25,7 +25,6 @@ from prototide.core.engines.gpu.vectors import Vectors
 PART = 18_432  # slots, at most, whose scores one block keeps: 72 KB, so that three blocks share a multiprocessor
 THREADS = 512
 BITS = 29
-GONE = -(2**31)  # below every score
 
 SOURCE = r"""
 __device__ float two_to(int exponent) { return __int_as_float((exponent + 127) << 23); }

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from prototide.core.engines.gpu import fast_learning, fast_scoring, kernels, scoring
 from prototide.core.engines.gpu.entries import Entries
-from prototide.core.engines.gpu.group import Changes, Group, Outcome, Plan, lay_out
+from prototide.core.engines.gpu.group import Changes, Group, Outcome, lay_out
+from prototide.core.engines.gpu.plan import Plan
 from prototide.core.engines.gpu.rows import DeviceRows
 from prototide.core.engines.gpu.scoring import Frozen, View
 from prototide.core.engines.gpu.vectors import Vectors, vectors_of
