@@ -12,7 +12,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +43,7 @@ def cache_folder() -> str:
         source = path.read_bytes()
         if b"@kernel(" in source or path.name == "tables.py":  # kernels, and the numbers and tuples that they share
             content.update(source)
-    name = f"prototide-{version('prototide')}-{content.hexdigest()[:12]}"
+    name = f"prototide-{_version()}-{content.hexdigest()[:12]}"
     named = os.environ.get("NUMBA_CACHE_DIR")
     user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() may raise
     folders = [Path(named)] if named else [SOURCES / "__pycache__", Path(user) / "numba"]
@@ -60,6 +60,13 @@ def cache_folder() -> str:
         stacklevel=2,
     )
     return ""
+
+
+def _version() -> str:
+    try:
+        return version("prototide")
+    except PackageNotFoundError:  # a checkout that is not installed, as on a machine that only runs `make gpu`
+        return "checkout"
 
 
 def _concurrent() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -65,3 +65,12 @@ def test_other_sources_are_compiled_into_another_folder(tmp_path: Path, monkeypa
     assert compiling.cache_folder() != first
     assert f"prototide-{version('prototide')}-" in first
     assert Path(first).is_dir()
+
+
+def test_a_checkout_that_is_not_installed_compiles_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(compiling, "version", absent)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert Path(compiling.cache_folder()).parent == tmp_path

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.gpu import births, maintenance, scoring
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, columns, keys_of
 from prototide.core.engines.gpu.group import Changes, Group, Outcome, tables_of, take_tables
@@ -319,7 +319,7 @@ def _doubles(there: Tensor) -> Reals:
     return to_host(there).astype(np.float64)
 
 
-@njit(cache=True)
+@kernel()
 def _in_order(
     found: Reals, row: Longs, first: Longs, count: Longs, place: Longs, slots: Ints, scores: Reals, losses: Reals
 ) -> None:  # fmt: skip
@@ -331,7 +331,7 @@ def _in_order(
             scores[t], losses[t] = found[3, r], found[4, r]
 
 
-@njit(cache=True)
+@kernel()
 def _count_losses(loss: Reals, weight: Reals, scalars: Reals) -> None:
     """The running mean of the squared loss, row after row; below 0: a row without a rival; NaN: not learned."""
     omega, rows, mean = scalars[OMEGA], scalars[LOSS_ROWS], scalars[MEAN_LOSS]

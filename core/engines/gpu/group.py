@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, Entries, keys_of
 from prototide.core.engines.gpu.plan import Plan
 from prototide.core.engines.gpu.rows import DeviceRows, to_host, together
@@ -140,7 +140,7 @@ def _columns(classes: Classes) -> tuple[NDArray[Any], ...]:
     return c.active, c.trial, c.errors, c.wait, c.saved, c.stolen, c.age, c.limit
 
 
-@njit(cache=True)
+@kernel()
 def _gather(
     numbers: Reals, slot: Longs, classes: Longs, kind: NDArray[Any], mass: Reals, square: Reals, active: Ints,
     trial: Ints, errors: Longs, wait: Longs, saved: Longs, stolen: Longs, age: Longs, limit: Longs,
@@ -158,7 +158,7 @@ def _gather(
         row[at + 4], row[at + 5], row[at + 6], row[at + 7] = saved[c], stolen[c], age[c], limit[c]
 
 
-@njit(cache=True)
+@kernel()
 def _scatter(
     numbers: Reals, place: Longs, classes: Longs, mass: Reals, square: Reals, active: Ints, trial: Ints, errors: Longs,
     wait: Longs, saved: Longs, stolen: Longs, age: Longs, limit: Longs,

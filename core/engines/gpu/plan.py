@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from prototide.core.compiling import kernel
 from prototide.core.engines.tables import Classes, Ints, Longs, Rule, Slots
 
 
@@ -37,7 +37,7 @@ class Plan:
         return cls(row, present, first, count, lists(held, slot_begin, present, width, -1))
 
 
-@njit(cache=True)
+@kernel()
 def _widest(present: Longs, count: Longs, slot_begin: Longs, limit: Longs, grow_after: int) -> int:
     """Most slots that a class may need: those that it has, and a birth for every so many errors."""
     width = 1
@@ -48,7 +48,7 @@ def _widest(present: Longs, count: Longs, slot_begin: Longs, limit: Longs, grow_
     return width
 
 
-@njit(cache=True)
+@kernel()
 def lists(order: Longs, begin: Longs, chosen: Longs, width: int, fill: int) -> Longs:
     """(chosen, width) the lists order[begin[c]:begin[c + 1]] of the chosen c; ``fill`` fills up."""
     out = np.full((chosen.size, width), fill)
@@ -59,7 +59,7 @@ def lists(order: Longs, begin: Longs, chosen: Longs, width: int, fill: int) -> L
     return out
 
 
-@njit(cache=True)
+@kernel()
 def by_class(cls: Ints, classes: int) -> tuple[Longs, Longs]:
     """(positions whose class is not -1, by class, ascending inside one; (classes + 1,) where each class begins)."""
     begin = np.zeros(classes + 1, np.int64)
