@@ -48,7 +48,7 @@ BLOCK_BYTES = 48 << 20  # sums of a block of rows for all slots
 STEAL_ROOM = 16
 TINY = 1e-30  # below, nothing in a float32 is told from 0
 SHARDS = 8  # of features, in passes that sum over them: fixed, so that no sum depends on the threads
-HOT_SHARE, HOT_LEAST = 24, 64  # a feature is hot above used slots / HOT_SHARE entries, and above HOT_LEAST
+HOT_SHARE, HOT_LEAST = 12, 64  # a feature is hot above used slots / HOT_SHARE entries, and above HOT_LEAST
 EXHAUSTIVE_SLOTS = 4 * TILE  # models of so many slots have all of them scored
 SURVIVORS = 256  # slots that a shortlist completes before it gives up on a row
 
