@@ -215,7 +215,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         if not any(label is not None for label in labels):
             raise ValueError(f"fit needs at least one labelled row, got X of shape ({rows.count}, {rows.width})")
         fresh = Model(self._parameters(), self._engine, self._device)
-        with self._threads():
+        with fresh.lock, self._threads():
             fitting.fit(fresh, rows, labels, weight, verbose)
         self._fitted = fresh
         _check_feature_names(self, X, reset=True)
@@ -279,7 +279,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     def to(self, device: Any) -> Self:
         """Goes on on a device: "cpu", "cuda", "cuda:1", "mps" or "xpu"; what was learned goes along.
 
-        ValueError when the device is not there, or the model does not fit: the model stays where it was.
+        ValueError when the device is not there, MemoryError when the model does not fit: it stays where it was.
         """
         name = checked_device(device, self.dtype)
         if hasattr(self, "_fitted"):

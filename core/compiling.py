@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +32,7 @@ def kernel(**options: Any) -> Callable[[Function], Function]:
         config: Any = numba.config
         before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
         try:
-            return numba.njit(cache=bool(_FOLDER), nogil=_CONCURRENT, **options)(function)  # type: ignore[no-any-return]
+            return numba.njit(cache=bool(_FOLDER), nogil=True, **options)(function)  # type: ignore[no-any-return]
         finally:
             config.CACHE_DIR = before
 
@@ -46,7 +49,9 @@ def cache_folder() -> str:
     name = f"prototide-{_version()}-{content.hexdigest()[:12]}"
     named = os.environ.get("NUMBA_CACHE_DIR")
     user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() may raise
-    folders = [Path(named)] if named else [SOURCES / "__pycache__", Path(user) / "numba"]
+    folders = [Path(named)] if named else [SOURCES / "__pycache__"]
+    if not named and os.path.isabs(user):  # noqa: PTH117 - "~" stays where nobody has a home
+        folders.append(Path(user) / "numba")
     for folder in folders:
         try:
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -70,16 +75,32 @@ def _version() -> str:
 
 
 def _concurrent() -> bool:
-    """Whether several Python threads may run parallel kernels at once; numba's own pool ends the process then."""
-    if numba.config.THREADING_LAYER == "workqueue":  # type: ignore[attr-defined]
-        return False
-    for pool in ("tbbpool", "omppool"):
+    """Whether several Python threads may run parallel kernels at once; numba's own pool ends the process then.
+
+    numba asks for its pools in this order, too: see "The Threading Layers" in its manual.
+    """
+    config: Any = numba.config
+    safe = ["tbb", "workqueue"] if sys.platform == "linux" else ["tbb", "omp", "workqueue"]
+    orders = {
+        "default": config.THREADING_LAYER_PRIORITY,
+        "safe": ["tbb"],
+        "threadsafe": ["tbb", "omp"],
+        "forksafe": safe,
+    }
+    for layer in orders.get(config.THREADING_LAYER, [config.THREADING_LAYER]):
+        if layer == "workqueue":
+            return False
         try:
-            importlib.import_module(f"numba.np.ufunc.{pool}")
+            importlib.import_module(f"numba.np.ufunc.{layer}pool")
         except ImportError:
             continue
         return True
     return False
 
 
-_FOLDER, _CONCURRENT = cache_folder(), _concurrent()
+def model_lock() -> AbstractContextManager[Any]:
+    """One for each model, or one for all where only one thread may run kernels; the same thread may take it twice."""
+    return threading.RLock() if _CONCURRENT else _ONLY
+
+
+_FOLDER, _CONCURRENT, _ONLY = cache_folder(), _concurrent(), threading.RLock()

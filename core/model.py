@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypedDict
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from prototide.core import memory
 from prototide.core.calibration import Calibration
+from prototide.core.compiling import model_lock
 from prototide.core.engines.frozen import FrozenEngine
 from prototide.core.engines.indexed import IndexedEngine
 from prototide.core.engines.movement import Movement
@@ -81,7 +81,7 @@ class Model:
     """State of one classifier. Its callers hold ``lock``, so that readers never see half a step."""
 
     def __init__(self, parameters: Mapping[str, Any], engine: str = "auto", device: str = "cpu") -> None:
-        self.lock = threading.RLock()
+        self.lock = model_lock()
         self.parameters = parameters
         self._engine, self.device = engine, device
         self.engine = new_engine(parameters, engine, device)
@@ -121,8 +121,9 @@ class Model:
         self._followed = parameters
 
     def _exchange_engine(self) -> None:
-        state, self.engine = self.engine.state(), new_engine(self.parameters, self._engine, self.device)
-        self.engine.restore(state)
+        engine = new_engine(self.parameters, self._engine, self.device)
+        engine.restore(self.engine.state())
+        self.engine = engine  # only when all is there
 
     def to(self, device: str) -> None:
         """Goes on on that device."""
@@ -142,7 +143,7 @@ class Model:
     def copied(self) -> Model:
         """Another model, as this one is now."""
         twin = copy.copy(self)
-        twin.lock = threading.RLock()
+        twin.lock = model_lock()
         twin.engine, twin.labels, twin.lift = copy.deepcopy((self.engine, self.labels, self.lift))
         twin.calibration, twin.novelty = copy.deepcopy((self.calibration, self.novelty))
         return twin
@@ -180,7 +181,8 @@ class Model:
             self.lift.check(rows)  # nothing is changed before the last check
         if self.frozen and learnable.any():
             raise ValueError("a frozen model learns no more: pass no labels, or take a model from before freeze()")
-        self._ensure_memory(rows, depth, int(learnable.sum()))
+        new = {label for label, good in zip(labels, learnable, strict=True) if good and label not in self.labels}
+        self._ensure_memory(rows, depth, int(learnable.sum()), len(new))
         known, before = self.labels, self.engine.counts
         new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
         own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
@@ -195,13 +197,13 @@ class Model:
         stats = self._stats(int(learnable.sum()), new_classes, before, step.movement)
         return _Taken(step, points, unknown, names, stats)
 
-    def _ensure_memory(self, rows: CsrRows, depth: int, learned: int) -> None:
+    def _ensure_memory(self, rows: CsrRows, depth: int, learned: int, new: int) -> None:
         """MemoryError, before anything is changed, when there may not be enough for so many rows."""
         if learned:
             self.engine.check_memory(rows)
             k_init, k_list = self.parameters["k_init"], self.parameters["k_list"]
             named = k_list.values() if isinstance(k_list, Mapping) else k_list or ()
-            most, classes = max(k_init, *named, 1), len(self.labels) + learned
+            most, classes = max(k_init, *named, 1), len(self.labels) + new
             wide = rows.width * 8 if self.lift is not None and self.lift.standardises(rows.width) else 0
             features = 64 * max(0, rows.width - self.engine.n_features)
             needed = self.engine.bytes_to_learn(rows.count, rows.indices.size, classes, most)
@@ -269,7 +271,7 @@ class Model:
     def freeze(self) -> None:
         """Keeps what scores, in the format that scores."""
         if not self.frozen:
-            self.engine, self.moved = FrozenEngine.of(self.engine), None
+            self.engine, self.moved, self.device = FrozenEngine.of(self.engine), None, "cpu"
 
     # --- predicting ---
 

@@ -28,10 +28,12 @@ def _remove(module: ModuleType) -> None:
 
 @contextmanager
 def _postponed(name: str) -> Iterator[None]:
-    if name in sys.modules or importlib.util.find_spec(name) is None:
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None:
         yield
         return
     later = sys.modules[name] = _Later(name)
+    later.__spec__ = spec
     try:
         yield
     finally:

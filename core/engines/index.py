@@ -332,7 +332,7 @@ def count_flagged(index: Index, flag: Flags) -> Ints:
 
 @kernel()  # not parallel: a checkpoint is collected beside the learner
 def count_kept(index: Index, flag: Flags) -> Ints:
-    """(features,) entries whose slot is flagged and whose M or R is not 0."""
+    """(features,) entries of flagged slots: listed ones, and hot ones whose M or R is not 0."""
     corrected = index.R.size > 0
     found = np.zeros(index.start.size, np.int32)
     for j in range(index.start.size):
@@ -343,7 +343,7 @@ def count_kept(index: Index, flag: Flags) -> Ints:
                 found[j] += flag[p] and (index.hot_M[row] != 0 or (corrected and index.hot_R[row] != 0))
         else:
             for i in range(index.start[j], index.start[j] + index.length[j]):
-                found[j] += flag[index.slot[i]] and (index.M[i] != 0 or (corrected and index.R[i] != 0))
+                found[j] += flag[index.slot[i]]
     return found
 
 
@@ -364,7 +364,7 @@ def collect_kept(index: Index, flag: Flags, first: Longs, slot: Ints, M: Floats,
                     at += 1
         else:
             for i in range(index.start[j], index.start[j] + index.length[j]):
-                if flag[index.slot[i]] and (index.M[i] != 0 or (corrected and index.R[i] != 0)):
+                if flag[index.slot[i]]:
                     slot[at], M[at] = index.slot[i], index.M[i]
                     R[at] = index.R[i] if corrected else 0
                     pmi[at] = index.pmi[i] if informed else 0

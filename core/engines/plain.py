@@ -5,6 +5,7 @@ It holds class numbers, slots and features; labels, input formats and parameters
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,7 @@ from prototide.core.engines.threads import threads_for
 from prototide.core.rows import CsrRows
 
 MAINTENANCE_ROWS = 1024
+YOUNG = 32  # a group holds one row for so many learned before, while the model is young
 OMEGA_DOUBLINGS = 40  # of omega in one group
 OMEGA_MOST = 1e12  # omega beyond does not wait for the next maintenance to be divided out
 PROBES = 32  # rows of each full group whose scores of all classes are reported, for the calibration
@@ -268,9 +270,12 @@ class PlainEngine:
 
     def group_rows(self) -> int:
         """Learned rows that share one scoring: few while the model is young, then about two a class."""
-        known = self._class_sizes()[0]
-        automatic = min(2 * known, max(256, known), self.rows_learned // 32)
-        rows = self.rule.update_rows or max(1, automatic)
+        most = self._most_group_rows(self._class_sizes()[0])
+        return most if self.rule.update_rows else max(1, min(most, self.rows_learned // YOUNG))
+
+    def _most_group_rows(self, classes: int) -> int:
+        """The same of a model that has learned many rows."""
+        rows = self.rule.update_rows or max(1, min(2 * classes, max(256, classes)))
         if self.rule.decay > 1:  # omega, one value a group, stays far below what float32 holds
             rows = min(rows, max(1, int(OMEGA_DOUBLINGS / np.log2(self.rule.decay))))
         return rows
@@ -278,7 +283,11 @@ class PlainEngine:
     def bytes_to_learn(self, rows: int, non_zeros: int, classes: int, most: int) -> int:
         """Upper bound of what learning may allocate. ``classes`` afterwards, each of at most ``most`` prototypes."""
         slots = self._slots.kind.size + rows
-        probes = min(rows, PROBES * (rows // self.group_rows() + 1))
+        together = self._most_group_rows(classes)
+        groups = rows // together + YOUNG * (
+            2 + math.log(together)
+        )  # first of one row, then of a share of those before
+        probes = min(rows, PROBES * int(groups))
         return memory.most_bytes(
             model_bytes=self.nbytes,
             scratch_bytes=64 * slots + 8 * classes * probes + min(2 * BLOCK_BYTES, 24 * rows * slots),

@@ -26,6 +26,7 @@ CHUNK = 16  # rows that share their scratch arrays
 BLOCK = 64  # slots of which the highest bound is kept
 NEVER = np.float32(-1e30)  # bound of a slot that is no active prototype's
 EPSILON = 1.2e-7  # of float32
+VANISHED = np.float32(1e-30)  # what products too small for a float32 may add up to
 APPROXIMATE = {"contract", "reassoc", "nsz", "nnan", "ninf"}  # sums that only bound: in any order
 
 
@@ -157,7 +158,7 @@ def _bounds(
         size = np.float32(scale[p])
         rare = size * np.float32(sum_M[p])
         upper = rare + size * step[p] * (near[p] + more) + relative * abs(rare)
-        bound[p] = upper if kind[p] == ACTIVE else NEVER
+        bound[p] = upper + VANISHED if kind[p] == ACTIVE else NEVER
 
 
 @kernel(fastmath=APPROXIMATE)
@@ -171,7 +172,7 @@ def _bounds_both(
         rare, other = size * np.float32(sum_M[p]), part * np.float32(sum_R[p])
         upper = rare + size * step_M[p] * (near[p] + more) + other + part * step_R[p] * (push[p] + more)
         upper += relative * (abs(rare) + abs(other))
-        bound[p] = upper if kind[p] == ACTIVE else NEVER
+        bound[p] = upper + VANISHED if kind[p] == ACTIVE else NEVER
 
 
 @kernel(fastmath=APPROXIMATE)

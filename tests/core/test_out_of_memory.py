@@ -7,9 +7,13 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from prototide.core import memory
+from prototide.core import FastKMeansClassifier, memory
+from prototide.core.engines.plain import PlainEngine
+from prototide.core.parameters import rule_of
 from tests.core.conftest import MakeClassifier
 from tests.core.inspecting import fingerprint
 from tests.core.streams import text_stream
@@ -97,3 +101,15 @@ def test_the_bound_grows_with_the_model_the_rows_and_what_they_may_change() -> N
     memory.ensure(base, lambda: 1000, 10)
     with pytest.raises(MemoryError, match=f"up to {2**62} bytes more, the model has 1000 bytes"):
         memory.ensure(2**62, lambda: 1000, 10)
+
+
+def test_a_large_first_batch_of_few_classes_is_taken(make_classifier: MakeClassifier) -> None:
+    rows = 60_000
+    X = sp.csr_matrix((np.ones(rows), np.arange(rows) % 20, np.arange(rows + 1)), (rows, 20))
+    model = make_classifier(k_init=1, lambda_penalty=0)
+    assert model.fit_batch(X, np.arange(rows) % 10)["rows"] == rows
+
+
+def test_what_many_rows_of_many_classes_may_need_is_no_multiple_of_both() -> None:
+    engine = PlainEngine(rule_of(FastKMeansClassifier().get_params()), np.float32)
+    assert engine.bytes_to_learn(300_000, 0, 5_000, 3) < 4e9

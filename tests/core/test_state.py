@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from prototide.core import FastKMeansClassifier
 from tests.core.conftest import MakeClassifier
@@ -134,3 +135,24 @@ def test_models_can_be_pickled_and_copied(
         assert fingerprint(model) == before
         model.fit_batch(X, y)
         assert fingerprint(other) == fingerprint(model)
+
+
+def test_entries_that_cancelled_out_are_kept_so_that_sums_keep_their_order(make_classifier: MakeClassifier) -> None:
+    classes = 70
+    y = np.arange(classes)
+
+    def rows(shared: float) -> NDArray[np.float64]:
+        X = np.zeros((classes, 1 + 3 * classes))
+        np.put_along_axis(X, 1 + 3 * y[:, None] + np.arange(3), 1.0, 1)
+        X[:, 0] = shared
+        return X
+
+    model = make_classifier(lambda_penalty=0, idf=False, k_init=1, update_rows=classes, dtype="float64")
+    model.fit_batch(rows(1.0), y)
+    model.fit_batch(rows(-1.0)[:12], y[:12])
+    restored = type(model).from_state(*model.state())
+    for _ in range(15):
+        for each in (model, restored):
+            each.fit_batch(rows(0.0), y)
+    Q = np.random.default_rng(0).random((40, 1 + 3 * classes))
+    np.testing.assert_array_equal(model.decision_function(Q), restored.decision_function(Q))

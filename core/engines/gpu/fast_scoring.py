@@ -120,7 +120,7 @@ def _steals(
     played = torch.nn.functional.pad(score[:, : roster.used], (0, 1), value=-torch.inf)[:, roster.members[cls]]
     beside = played.amax(2)
     # R_best . x / omega = s_best - tau cos, and cos >= 0 where nothing is negative
-    negative = (x.amin() < 0) | (entries.M.amin() < 0)
+    negative = (x < 0).any() | (entries.M < 0).any()
     most = beside + torch.where(negative, rule.tau, 1e-3)
     perhaps = (alone + most > wrong[:, None]) & (own[:, None] != cls) & (beside > -torch.inf)
     row, trial = torch.nonzero(perhaps, as_tuple=True)

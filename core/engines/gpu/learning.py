@@ -146,7 +146,7 @@ class _Turn:
         self._add_to_centres(trial, torch.where(tried & (theirs > cos[each, best]), self.power, 0.0))
         saved, stolen = counts[c, Tables.SAVED], counts[c, Tables.STOLEN]
         gain = saved - stolen
-        passed = tried & (gain >= rule.grow_gain) & (gain >= rule.grow_z * (saved + stolen).double().sqrt())
+        passed = tried & (gain >= rule.grow_gain) & (gain >= rule.grow_z * (saved + stolen).to(self.power.dtype).sqrt())
         failed = tried & ~passed & ((counts[c, Tables.AGE] >= rule.trial_rows) | (gain <= -rule.grow_gain))
         self._happens(passed, PROMOTED, trial)
         self._happens(failed, DISCARDED, trial)

@@ -44,6 +44,12 @@ class TritonCompute:
         self._vectors: Vectors | None = None
         self._hot: Tensor | None = None
 
+    def __deepcopy__(self, memo: object) -> TritonCompute:
+        """Of a snapshot: what scores is made again when it is asked for."""
+        twin = TritonCompute(self.device)
+        twin._hot = None if self._hot is None else self._hot.clone()
+        return twin
+
     @property
     def nbytes(self) -> int:
         """Bytes of the vectors."""

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from prototide.core import FastKMeansClassifier
 from prototide.core.engines import indexed
+from tests.core.conftest import MakeClassifier
 from tests.core.streams import text_stream
 
 EVERYTHING = 10**9
@@ -89,3 +91,14 @@ def test_a_bound_follows_what_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
             found.append(int(model.predict([asked])[0]))
     assert found[::2] == found[1::2]
     assert set(found) == {0, 1}
+
+
+def test_products_that_vanish_in_a_float32_are_not_passed_over(make_classifier: MakeClassifier) -> None:
+    classes = 1_100
+    each = np.arange(classes)
+    values = np.r_[np.ones(classes), 1e-25 * (each + 1)]
+    X = sp.csr_matrix((values, (np.r_[each, each], np.r_[each, np.full(classes, classes)])), (classes, classes + 1))
+    model = make_classifier(lambda_penalty=0, idf=False, k_init=1, dtype="float64", update_rows=2_000)
+    model.fit_batch(X, each)
+    query = sp.csr_matrix(([1e-25, 1.0], ([0, 0], [classes, classes + 1])), (1, classes + 2))
+    assert model.learn(query, None).labels == [classes - 1]

@@ -139,3 +139,18 @@ def test_a_device_that_is_not_there_is_told_as_such() -> None:
     with pytest.raises(ValueError, match="device='tpu' is not allowed"):
         model.to("tpu")
     assert not torch.backends.mps.is_available() or model.to("mps") is model
+
+
+def test_a_model_that_a_device_or_a_format_has_no_room_for_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = text_stream(3, 300)
+    model = FastKMeansClassifier().fit(X, y)
+    before = fingerprint(model)
+
+    def refuse(engine: object, state: object) -> None:
+        raise MemoryError("by design")
+
+    monkeypatch.setattr(type(model._fitted.engine), "restore", refuse)
+    with pytest.raises(MemoryError, match="by design"):
+        model.set_params(dtype="float64").predict(X)
+    model.set_params(dtype="float32")
+    assert fingerprint(model) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from prototide.core.engines.gpu import entries, fast_learning, fast_scoring, rank_rows
@@ -144,3 +145,16 @@ def test_entries_move_to_their_places(old: int, new: int) -> None:
         assert (found[at] == key).all()
         for mine, reference in zip([found, *found_values], [expected, *expected_values], strict=True):
             assert (mine[at] == reference[at]).all()
+
+
+def test_rows_without_non_zeros_are_answered_while_trials_run() -> None:
+    stream = Stream.of(0, 60, 12, 2, 12, lambda_penalty=0.0, update_rows=20)
+    X, y = two_faced_class(0, 60, sides=6)
+    stream.rows, stream.classes, stream.weight = canonical_rows(X), y.astype(np.int32), np.ones(60)
+    plain, engine = stream.plain(), stream.triton()
+    stream.learn(plain, 20)
+    engine.restore(plain.state())
+    assert (engine._classes.trial >= 0).any()
+    empty = canonical_rows(sp.csr_matrix((3, stream.rows.width)))
+    ours, theirs = (each.learn(empty, np.full(3, -1, np.int32), np.ones(3), 2).ranking for each in (engine, plain))
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
