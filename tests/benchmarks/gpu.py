@@ -212,7 +212,7 @@ def case(options: argparse.Namespace, lambda_penalty: float, dtype: str) -> Figu
     figures["learn rows/s, groups of C"] = steady_learning(model, workload(options, 3 * GROUP, 3), GROUP // 2)
     figures["learn rows/s (classifier, from host)"] = whole_learning(model, workload(options, 4 * GROUP, 4))
     figures["entries afterwards"] = int(engine_of(model)._store.key.numel())
-    figures["memory need told, learning"] = str(engine.need(workload(options, GROUP, 9).X.nnz))
+    figures["memory need told, learning"] = str(engine.need(workload(options, GROUP, 9).X.nnz, GROUP))
     figures["memory GB"] = torch.cuda.max_memory_allocated() / 1e9
     return figures | exactness(engine, there)
 

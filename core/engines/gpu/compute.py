@@ -19,6 +19,8 @@ from prototide.core.engines.gpu.sums import squares_by
 from prototide.core.engines.plain import BLOCK_BYTES
 from prototide.core.engines.tables import Reals, Rule
 
+OLDEST = 8, 0  # compute capability whose shared memory holds the kernels' tables: Ampere
+
 
 class Compute(Protocol):
     """The heavy parts of a step. Rows and ``x``, their unit values, lie on the device, as all that is returned."""
@@ -107,8 +109,8 @@ class TorchCompute:
 
 def compute_for(device: torch.device, real: torch.dtype) -> Compute:
     """The kernels where they run; float64 is torch's."""
-    kernels = find_spec("triton") is not None and nvrtc.available()
-    if real != torch.float32 or device.type != "cuda" or not kernels:
+    kernels = real == torch.float32 and device.type == "cuda" and find_spec("triton") is not None and nvrtc.available()
+    if not kernels or torch.cuda.get_device_capability(device) < OLDEST:
         return TorchCompute()
     from prototide.core.engines.gpu.triton_compute import TritonCompute
 

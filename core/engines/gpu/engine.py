@@ -3,7 +3,7 @@
 1. score     all rows against the model as it is (`scoring`),
 2. lay out   rows by class, each class's prototypes on its rows' features (`group`),
 3. learn     every class its rows in order (`learning`),
-4. replay    births and deaths, on the host: the one round trip (`births`),
+4. replay    births and deaths, on the host (`births`),
 5. put back  changed and new entries, the pushes on wrong prototypes, statistics.
 """
 

@@ -40,6 +40,7 @@ from prototide.core.engines.tables import (
 from prototide.core.rows import CsrRows
 
 WIDE = 8  # bytes
+ROWS_TOGETHER = 65_536  # reckoned with in one group, however few classes are known
 
 
 class Keeping(PlainEngine):
@@ -100,16 +101,19 @@ class Keeping(PlainEngine):
             size = self._slots.kind.size + max(missing, self._slots.kind.size // 2)
             self._slots = Slots(*grown(self._slots, size, (0, FREE, 0, 0, -1, 0, -1)))
 
-    def need(self, nonzeros: int = 0) -> memory.Need:
-        """Bytes on the device, at most, to score and to learn rows of so many non-zeros."""
+    def need(self, nonzeros: int = 0, rows: int = 1) -> memory.Need:
+        """Bytes on the device, at most, to score and to learn rows of so many non-zeros in all."""
         touched = int(self._classes.limit.max(initial=1)) + (self.rule.wrong_classes if self.rule.correction > 0 else 0)
         slots, entries = self._slots.kind.size, self._store.key.numel()
-        return memory.need(slots, self.n_features, entries, nonzeros * touched, self.rule)
+        together = max(ROWS_TOGETHER, self._most_group_rows(self._classes.active.size))
+        share = min(1.0, together / rows)
+        new = nonzeros * touched
+        return memory.need(slots, self.n_features, entries, new, int(share * new), self.rule)
 
     def check_memory(self, rows: CsrRows | DeviceRows) -> None:
         """MemoryError when the device may be too small to learn these rows."""
-        memory.check(self.device, self.need(rows.indices.size if isinstance(rows, CsrRows) else rows.indices.numel()),
-                     self.nbytes, f"learning {rows.count:,} rows")  # fmt: skip
+        nonzeros = rows.indices.size if isinstance(rows, CsrRows) else rows.indices.numel()
+        memory.check(self.device, self.need(nonzeros, max(1, rows.count)), self.nbytes, f"learning {rows.count:,} rows")
 
     # --- maintenance ---
 
@@ -225,7 +229,7 @@ class Keeping(PlainEngine):
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         """Becomes the model whose `state` this is, of any engine that learns."""
         entries, slots = int(arrays["entry.count"].sum()), arrays["slot.kind"].size
-        wanted = memory.need(slots, arrays["entry.count"].size, entries, 0, self.rule)
+        wanted = memory.need(slots, arrays["entry.count"].size, entries, 0, 0, self.rule)
         memory.check(self.device, wanted, 0, f"a model of {slots:,} prototypes")
         self._restore_tables(arrays)
         kind = self._slots.kind

@@ -168,10 +168,11 @@ def merge(entries: Entries, slots: Slots, classes: Classes, counters: Longs, thr
 
 
 def _put(entries: Entries, vectors: Vectors, chosen: list[int]) -> None:
+    """Gives slots that have no entries theirs."""
     device, parts = entries.key.device, [vectors.of[p] for p in chosen]
     slot = np.repeat(np.array(chosen, np.int64), [part[0].size for part in parts])
     feature, M, R, pmi = (to_device(np.concatenate([part[i] for part in parts]), device) for i in range(4))
-    entries.add(keys_of(feature, to_device(slot, device)), columns(M, R, pmi).to(entries.M.dtype))
+    entries.insert(keys_of(feature, to_device(slot, device)), columns(M, R, pmi).to(entries.M.dtype))
 
 
 def centre_parts(entries: Entries, square: Tensor, rule: Rule) -> Tensor:

@@ -32,19 +32,19 @@ class Need:
         return f"{self.total / 1e9:.2f} GB ({parts})"
 
 
-def need(slots: int, features: int, entries: int, row_entries: int, rule: Rule) -> Need:
-    """What learning and scoring take at most. ``row_entries``: of one group, times the slots that each may touch."""
+def need(slots: int, features: int, entries: int, new: int, together: int, rule: Rule) -> Need:
+    """What learning and scoring take at most. ``new``: entries that a batch may bring, ``together`` of one group."""
     stored = {7: 2, 10: 2, 23: 4, 52: 8}[rule.mantissa_bits]
     real = 8 if rule.mantissa_bits == 52 else 4
     width = -(-slots // SLOT_STEP) * SLOT_STEP
-    each, after = KEY + (3 if rule.pmi > 0 else 2) * real, (entries + row_entries) * 9 // 8  # see `entries.roomy`
+    each, after = KEY + (3 if rule.pmi > 0 else 2) * real, (entries + new) * 9 // 8  # see `entries.roomy`
     copies = COPIES.get(rule.mantissa_bits, 0)
     factor = ROWS_AT_ONCE * MOST_HOT * PRODUCT_BYTES * copies
     return Need(
         entries=after * each,
         vectors=after * (INDEX + stored) + MOST_HOT * width * PRODUCT_BYTES * copies,
         statistics=features * (4 * WIDE + INDEX),
-        buffers=2 * SLOTS_AT_ONCE * INDEX + factor + after * each + row_entries * 16 * KEY,
+        buffers=2 * SLOTS_AT_ONCE * INDEX + factor + after * each + together * 16 * KEY,
     )
 
 
@@ -58,5 +58,6 @@ def check(device: torch.device, wanted: Need, held: int, what: str) -> None:
     if wanted.total > room:
         raise MemoryError(
             f"{what} may need {wanted} on {device}, where {max(0, room) / 1e9:.2f} of {total / 1e9:.2f} GB are free: "
+            "pass fewer rows at a time, "
             "hash to fewer features, lower k_init, raise truncation_threshold or min_weight, or use device 'cpu'"
         )
