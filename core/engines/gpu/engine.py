@@ -97,6 +97,7 @@ class GpuEngine(Keeping):
     @torch.inference_mode()
     def rank(self, rows: CsrRows, depth: int) -> tuple[Ranking, Longs]:
         """The ``depth`` best classes of each row, and the id of its winning prototype (-1 for none)."""
+        self._check_whole()
         found = [
             self._compute.rank(part, x, self._view(), depth) for *_, part, x in self._blocks(rows, all_scores=False)
         ]
@@ -109,6 +110,7 @@ class GpuEngine(Keeping):
     @torch.inference_mode()
     def class_scores(self, rows: CsrRows) -> Reals:
         """Score of every class for every row, (n, classes); -inf for a class without prototypes."""
+        self._check_whole()
         out = np.empty((rows.count, self._classes.active.size))
         for first, last, part, x in self._blocks(rows, all_scores=True):
             out[first:last] = self._compute.class_scores(part, x, self._view()).cpu().numpy()
@@ -151,8 +153,16 @@ class GpuEngine(Keeping):
 
     @torch.inference_mode()
     def learn(self, rows: CsrRows, own_class: Ints, weight: Reals, depth: int) -> Step:
-        """See `PlainEngine.learn`; the rows go to the device at once."""
-        return super().learn(upload(rows, self.device, self._real), own_class, weight, depth)
+        """See `PlainEngine.learn`; the rows go to the device at once.
+
+        A step that fails in the middle (the device's memory, an interrupt) leaves an engine that refuses to go on.
+        """
+        there = upload(rows, self.device, self._real)
+        self._check_whole()
+        self._failed = True
+        step = super().learn(there, own_class, weight, depth)
+        self._failed = False
+        return step
 
     def _begin_journey(self) -> Journey:
         return DeviceJourney.from_here(self._slots, self._compute.squares)

@@ -57,6 +57,7 @@ class Keeping(PlainEngine):
         self._violation = torch.zeros_like(self._frequency)  # (features,) see `tables.Features`
         self._total = torch.zeros_like(self._frequency)
         self._viewed: View | None = None  # until something changes
+        self._failed = False  # a step, in its middle
 
     @property
     def n_features(self) -> int:
@@ -76,6 +77,12 @@ class Keeping(PlainEngine):
         inside = torch.nonzero(self._store.slot == slot)[:, 0]
         feature, M, R = (table[inside].cpu().numpy() for table in (self._store.feature, self._store.M, self._store.R))
         return feature.astype(np.int32), M.astype(np.float64), R.astype(np.float64)
+
+    def _check_whole(self) -> None:
+        if self._failed:
+            raise RuntimeError(
+                f"a step failed in its middle on {self.device}: the model is half changed. Go on from the last state"
+            )
 
     def _changed(self, *, structure: bool = False) -> None:
         self._viewed = None
@@ -212,6 +219,7 @@ class Keeping(PlainEngine):
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The plain engine's arrays, copies."""
+        self._check_whole()
         births.link(self._slots, self._classes)
         self._features = Features(
             *(t.cpu().numpy().astype(np.float64) for t in (self._frequency, self._violation, self._total))

@@ -154,3 +154,22 @@ def test_a_model_that_a_device_or_a_format_has_no_room_for_stays_as_it_was(monke
         model.set_params(dtype="float64").predict(X)
     model.set_params(dtype="float32")
     assert fingerprint(model) == before
+
+
+def test_a_step_that_fails_in_its_middle_is_not_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream.of(4, 60, 12, 3)
+    engine = stream.torch()
+    stream.learn(engine, 30)
+    state = engine.state()
+
+    def fail(*_: object) -> None:
+        raise MemoryError("by design")
+
+    monkeypatch.setattr(engine, "_settle", fail)
+    with pytest.raises(MemoryError, match="by design"):
+        stream.learn(engine, 30)
+    with pytest.raises(RuntimeError, match="half changed"):
+        engine.rank(stream.rows, 1)
+    restored = stream.torch()
+    restored.restore(state)
+    assert restored.rank(stream.rows, 1)[0].classes.shape == (60, 1)
