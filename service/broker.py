@@ -15,14 +15,13 @@ from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from prototide.service.clients import ClientErrors, new_client, service_error
+from prototide.service.clients import REQUEST_SECONDS, ClientErrors, new_client, service_error
 from prototide.service.errors import RestartMayHelp
 
 log = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[str, bytes | str | None]]
 
-REQUEST_SECONDS = 30.0
 COMMIT_INTERVAL_SECONDS = 1.0
 LOOK_INTERVAL_SECONDS = 10.0  # for new partitions
 LOOK_INTERVAL_DOWN_SECONDS = 1.0  # for brokers that come back

@@ -22,6 +22,7 @@ client_log = logging.getLogger("prototide.librdkafka")
 client_log.addFilter(lambda record: not record.getMessage().startswith(("FAIL", "ERROR")))  # `ClientErrors` tells them
 
 TRANSACTION_TIMEOUT_MS = 60_000  # after it the brokers abort what a dead or paused owner left open
+REQUEST_SECONDS = 30.0  # longest wait for the answer to one question
 QUEUE_KIBIBYTES = 65_536  # inside each client, whatever the lag
 REPEAT_INTERVAL_SECONDS = 10.0  # a broker that is away fails several times a second
 

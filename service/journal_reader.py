@@ -13,12 +13,18 @@ from confluent_kafka.admin import OffsetSpec
 
 from prototide.service import journal
 from prototide.service.broker import SLICE_SECONDS
-from prototide.service.clients import ClientErrors, admin_client, consumer_properties, new_client, service_error
+from prototide.service.clients import (
+    REQUEST_SECONDS,
+    ClientErrors,
+    admin_client,
+    consumer_properties,
+    new_client,
+    service_error,
+)
 from prototide.service.errors import NEW_MODEL, PersonMustAct, RestartMayHelp
 from prototide.service.journal import Entry, UndecodableJournalError
 from prototide.service.settings import Settings
 
-REQUEST_SECONDS = 30.0
 MOST_MESSAGES = 1000  # read at once
 SETTLE_SECONDS = 5.0  # how long a foreign transaction may still hang
 LAST_RECORDS = 100  # offsets looked at for the last record; aborted and control records take offsets, too

@@ -45,7 +45,6 @@ from prototide.service.topics import Topology
 
 log = logging.getLogger(__name__)
 
-_TRIMMED = "trimmed"
 _KEEP = f"set the journal's retention.ms=-1 and retention.bytes=-1, and {NEW_MODEL}"
 
 
@@ -204,17 +203,15 @@ class Recovery:
             positions = checkpoint.positions[self._settings.topics.train]
             course = Course(checkpoint.model_id, checkpoint.step, checkpoint.trained, positions, begin)
         survey = Survey(course)
-        if begin < self._low:
-            begin, survey.problem = self._low, _TRIMMED
-        for found in self._reader.read(begin, self._end):
+        for found in self._reader.read(max(begin, self._low), self._end):
             if found.entry is None:
                 survey.undecodable(found.offset, found.why)
             else:
                 survey.take(found.offset, found.entry)
-        if survey.problem == _TRIMMED and checkpoint is not None:
+        if checkpoint is not None and begin < self._low and survey.genesis is None:
             raise PersonMustAct(
                 f"journal {topic} begins at offset {self._low}, the checkpoint of step {checkpoint.step} goes on "
-                f"at {checkpoint.journal}: the steps between are lost",
+                f"at {begin}: the steps between are lost",
                 _KEEP,
             )
         if survey.problem is not None:

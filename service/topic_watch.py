@@ -13,13 +13,12 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
-from prototide.service.clients import ClientErrors, admin_client
+from prototide.service.clients import REQUEST_SECONDS, ClientErrors, admin_client
 from prototide.service.errors import NEW_MODEL, PersonMustAct
 from prototide.service.restoring import check_ids
 from prototide.service.settings import Settings
 
 LOOK_INTERVAL_SECONDS = 10.0
-REQUEST_SECONDS = 30.0
 GONE = ""
 
 

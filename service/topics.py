@@ -19,13 +19,12 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from prototide.service.clients import ClientErrors, admin_client, service_error
+from prototide.service.clients import REQUEST_SECONDS, ClientErrors, admin_client, service_error
 from prototide.service.errors import PersonMustAct, RestartMayHelp
 from prototide.service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-REQUEST_TIMEOUT_SECONDS = 30.0
 TRY_TIMEOUT_SECONDS = 1.0
 TELL_INTERVAL_SECONDS = 5.0
 # A question that the brokers do not answer, now or ever: missing rights, or an old version.
@@ -170,7 +169,7 @@ def _create(admin: AdminClient, spec: TopicSpec) -> None:
         config={"max.message.bytes": str(spec.max_message_bytes), **spec.config},
     )
     try:
-        _answer(admin.create_topics([topic], request_timeout=REQUEST_TIMEOUT_SECONDS))
+        _answer(admin.create_topics([topic], request_timeout=REQUEST_SECONDS))
     except KafkaException as failed:
         error: KafkaError = failed.args[0]
         if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -181,7 +180,7 @@ def _correct(admin: AdminClient, spec: TopicSpec) -> list[str]:
     """Sets what is not as the service needs it; one phrase for each change."""
     resource = ConfigResource(ResourceType.TOPIC, spec.name)
     try:
-        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_SECONDS))
         wanted = {name: value for name, value in spec.config.items() if config[name].value != value}
         changed = [f"{name} set to {value}" for name, value in wanted.items()]
         if int(config["max.message.bytes"].value) < spec.max_message_bytes:
@@ -191,7 +190,7 @@ def _correct(admin: AdminClient, spec: TopicSpec) -> list[str]:
             return []
         for name, value in wanted.items():
             resource.add_incremental_config(ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET))
-        _answer(admin.incremental_alter_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+        _answer(admin.incremental_alter_configs([resource], request_timeout=REQUEST_SECONDS))
     except KafkaException as failed:
         raise _cannot(f"correct the settings of topic {spec.name}", failed.args[0]) from None
     return changed
@@ -236,7 +235,7 @@ def topic_config(admin: AdminClient, name: str) -> dict[str, str]:
     """The topic's settings; raises PersonMustAct where the brokers do not tell."""
     resource = ConfigResource(ResourceType.TOPIC, name)
     try:
-        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_SECONDS))
     except KafkaException as failed:
         raise service_error(failed.args[0], f"asking for the settings of topic {name} (DescribeConfigs)") from None
     return {key: entry.value for key, entry in config.items()}
@@ -246,7 +245,7 @@ def _max_message_bytes(admin: AdminClient, name: str) -> int | None:
     """The topic's limit; None where the brokers do not tell (missing rights)."""
     try:
         resource = ConfigResource(ResourceType.TOPIC, name)
-        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_SECONDS))
+        config = _answer(admin.describe_configs([resource], request_timeout=REQUEST_SECONDS))
         return int(config["max.message.bytes"].value)
     except KafkaException as failed:
         _untold(failed.args[0], f"max.message.bytes of topic {name}")
@@ -256,7 +255,7 @@ def _max_message_bytes(admin: AdminClient, name: str) -> int | None:
 def topic_ids(admin: AdminClient, names: list[str]) -> dict[str, str]:
     """Topic -> id, of those that the brokers tell."""
     ids = {}
-    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_SECONDS).items():
+    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_SECONDS).items():
         try:
             ids[name] = str(future.result().topic_id)
         except KafkaException as failed:

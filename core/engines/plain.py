@@ -284,9 +284,8 @@ class PlainEngine:
         """Upper bound of what learning may allocate. ``classes`` afterwards, each of at most ``most`` prototypes."""
         slots = self._slots.kind.size + rows
         together = self._most_group_rows(classes)
-        groups = rows // together + YOUNG * (
-            2 + math.log(together)
-        )  # first of one row, then of a share of those before
+        # First of one row, then of a share of those before, then full ones.
+        groups = YOUNG * (2 + math.log(together)) + rows // together
         probes = min(rows, PROBES * int(groups))
         return memory.most_bytes(
             model_bytes=self.nbytes,
