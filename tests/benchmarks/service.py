@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, Producer, TopicPartition
 
 from prototide.core import FastKMeansClassifier
 from prototide.service.journal import Step, decode
-from prototide.service.wire import decode_batch, decode_predictions, encode_batch
+from prototide.service.wire import encode_batch
 from tests.benchmarks import report
 from tests.benchmarks.workload import make
 from tests.support.kafka import running_broker
@@ -156,7 +156,7 @@ def latency(kafka: str, folder: Path) -> list[Measured]:
     """The service, then the loop that does nothing, under the same records."""
     with service_on(kafka, folder, "checkpoint.interval_s=1000") as service:
         service.start_ready()
-        ours = _latencies(service, lambda value: decode_predictions(value).ids)
+        ours = _latencies(service)
         seconds = sum(each.time_ms for each in steps_of(service)[-1:]) - steps_of(service)[0].time_ms
         service.kill()
         started = time.perf_counter()
@@ -172,7 +172,7 @@ def latency(kafka: str, folder: Path) -> list[Measured]:
         topics = service.settings.topics
         loop = context.Process(target=do_nothing, args=(kafka, topics.train, topics.predictions), daemon=True)
         loop.start()
-        theirs = _latencies(service, lambda value: decode_batch(value).ids)
+        theirs = _latencies(service)
         loop.kill()
     found: list[Measured] = []
     for name, percent, target in (("p50", 50, "<= 1.5"), ("p99", 99, "<= 2")):
@@ -185,40 +185,42 @@ def latency(kafka: str, folder: Path) -> list[Measured]:
     return [*found, ("replay speed over live speed, 1,000 single-row records/s", seconds / 1000 / replay, ">= 2")]
 
 
-def _latencies(service: Service, ids_of: Callable[[bytes], Any]) -> Any:
+def _latencies(service: Service) -> Any:
     """Seconds from `produce` to a read_committed consumer, of each record after the warm-up."""
-    work = make(int(RATE * (LATENCY_SECONDS + WARM_SECONDS)), classes=150, features=20_000)
-    stopped = threading.Event()
-    feeding = threading.Thread(target=_feed, args=(service, work, stopped))
-    consumer = Consumer(
-        {"bootstrap.servers": service.settings.kafka.bootstrap_servers, "group.id": "latency", "fetch.wait.max.ms": 2}
-    )
-    topic = service.settings.topics.predictions
-    consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in range(2)])
-    found: list[tuple[int, float]] = []
+    count = int(RATE * (LATENCY_SECONDS + WARM_SECONDS))
+    topics, kafka = service.settings.topics, service.settings.kafka.bootstrap_servers
+    feeding = multiprocessing.get_context("spawn").Process(target=feed, args=(kafka, topics.train, count), daemon=True)
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "latency", "fetch.wait.max.ms": 2})
+    consumer.assign([TopicPartition(topics.predictions, each, OFFSET_BEGINNING) for each in range(2)])
+    arrived: list[tuple[int, bytes]] = []
     feeding.start()
-    ends = time.monotonic() + LATENCY_SECONDS + WARM_SECONDS + 10
-    while len(found) < work.y.size and time.monotonic() < ends:
-        for message in consumer.consume(500, 0.002):
-            now, value = time.time_ns(), message.value()
-            assert value is not None
-            (sent,) = ids_of(value)
-            found.append((sent, (now - sent) / 1e9))
+    ends = time.monotonic() + 2 * (LATENCY_SECONDS + WARM_SECONDS) + 10
+    while len(arrived) < count and time.monotonic() < ends:
+        messages = consumer.consume(500, 0.002)
+        now = time.time_ns()
+        arrived += [(now, message.value() or b"") for message in messages]
     feeding.join()
     consumer.close()
-    begin = min(sent for sent, _ in found) + WARM_SECONDS * 1e9
-    return np.array([seconds for sent, seconds in found if sent >= begin])
+    sent = np.array([msgpack.unpackb(value)["ids"][0] for _, value in arrived])
+    assert len(sent) == count, f"{len(sent)} of {count} records came back"
+    sending = (sent.max() - sent.min()) / 1e9
+    assert sending < 1.05 * count / RATE, f"sending took {sending:.1f} s: this machine is too busy for {RATE} records/s"
+    seconds = (np.array([now for now, _ in arrived]) - sent) / 1e9
+    return seconds[sent >= sent.min() + WARM_SECONDS * 1e9]
 
 
-def _feed(service: Service, work: Any, stopped: threading.Event) -> None:
-    producer = Producer({"bootstrap.servers": service.settings.kafka.bootstrap_servers, "linger.ms": 0})
-    rows = [work.X[number] for number in range(work.y.size)]
+def feed(kafka: str, train: str, count: int) -> None:
+    """Single-row records at `RATE`, whose ids say when they were sent; a process of its own."""
+    work = make(count, classes=150, features=20_000)
+    values = [encode_batch(work.X[number], [int(work.y[number])], ids=[1 << 62]) for number in range(count)]
+    place = (1 << 62).to_bytes(8, "big")  # of the id: ready-made records, so that the sender keeps the rate
+    producer = Producer({"bootstrap.servers": kafka, "linger.ms": 0})
+    producer.list_topics(train, timeout=10)
     started = time.monotonic()
-    for number, X in enumerate(rows):
+    for number, value in enumerate(values):
         while (early := started + number / RATE - time.monotonic()) > 0:
             time.sleep(early)
-        value = encode_batch(X, [int(work.y[number])], ids=[time.time_ns()])
-        producer.produce(service.settings.topics.train, value, partition=number % 2)
+        producer.produce(train, value.replace(place, time.time_ns().to_bytes(8, "big"), 1), partition=number % 2)
         producer.poll(0)
     producer.flush(10)
 
