@@ -176,7 +176,7 @@ class Source:
             error = message.error()
             if error is None:
                 records.append(_record(self.topic, message))
-            elif error.code() != KafkaError._PARTITION_EOF:
+            else:
                 self._errors(error)
         self._errors.raise_any()
         return records

@@ -115,7 +115,6 @@ def consumer_properties(settings: Settings) -> dict[str, Any]:
             "auto.offset.reset": "error",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "enable.partition.eof": True,
             "allow.auto.create.topics": False,
         }
     )

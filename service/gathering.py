@@ -15,7 +15,7 @@ from prototide.service.wire import Batch, DeadLetterReason, Limits, RejectedReco
 from prototide.service.wire_batches import decode_batches
 
 IDLE_SECONDS = 0.2  # longest wait for a first record: signals are handled between steps
-LATE_SECONDS = 0.001  # between two looks whether a step that is old enough may close
+LATE_SECONDS = 0.0005  # between two looks whether a step that is old enough may close
 MAX_STEP_BYTES = 64 * 2**20  # bounds a step's memory whatever its records hold
 MAX_STEP_RECORDS = 10_000
 
@@ -66,24 +66,31 @@ class Gatherer:
         self._pending: deque[Taken] = deque()
         self._rows = self._size = 0  # of the pending ones
         self._decode_seconds = 0.0
+        self._looked_at = time.monotonic()  # no waiting record had come before
 
     def gather(self, may_close: Callable[[], bool] = lambda: True) -> tuple[list[Taken], float]:
         """A step's records ordered by partition, then offset, and the seconds that decoding took; none came: empty.
 
         The step closes at `batch.max_rows` rows (a larger record is a step of its own) or at that age. Then
         `may_close` is asked: a step that would have to wait for the one before it takes what comes meanwhile instead.
+        A record that is there at once may have come just after the last step was closed.
         """
         if not self._pending:
-            first = self._source.poll(IDLE_SECONDS)
+            first = self._source.poll(0.0)
+            if first is None:
+                first = self._source.poll(IDLE_SECONDS)
+                self._looked_at = time.monotonic()
             if first is None:
                 return [], 0.0
             self._decode([first])
-        closes = time.monotonic() + self._max_wait_seconds
+        closes = self._looked_at + self._max_wait_seconds
+        latest = max(closes, time.monotonic()) + IDLE_SECONDS
         while (wanted := self._wanted()) > 0:
-            left = closes - time.monotonic()
-            self._decode(self._source.consume(wanted, max(left, 0.0 if may_close() else LATE_SECONDS)))
-            if left <= 0 and (may_close() or left < -IDLE_SECONDS):
+            now = time.monotonic()
+            self._decode(self._source.consume(wanted, max(closes - now, 0.0 if may_close() else LATE_SECONDS)))
+            if now >= closes and (may_close() or now >= latest):
                 break
+        self._looked_at = time.monotonic()
         decode_seconds, self._decode_seconds = self._decode_seconds, 0.0
         return sorted(self._close(), key=lambda each: (each.record.partition, each.record.offset)), decode_seconds
 

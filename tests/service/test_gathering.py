@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from prototide.service import gathering
+from prototide.service.broker import Record
 from prototide.service.errors import PersonMustAct
 from prototide.service.gathering import Gatherer
 from prototide.service.settings import Settings, load
@@ -99,6 +100,31 @@ def test_a_step_that_would_wait_for_the_one_before_it_takes_what_comes_meanwhile
 
     taken, _ = Gatherer(settings("batch.max_wait_ms=0"), stream).gather(may_close)
     assert len(taken) > 2
+
+
+def test_a_record_that_waited_while_the_last_step_was_learned_is_that_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, patience = [100.0], list[float]()
+
+    class Stream(MemoryStream):
+        def poll(self, timeout: float) -> Record | None:
+            clock[0] += timeout if not self.waiting else 0.0
+            return super().poll(timeout)
+
+        def consume(self, most: int, timeout: float) -> list[Record]:
+            patience.append(timeout)
+            clock[0] += timeout
+            return super().consume(most, timeout)
+
+    monkeypatch.setattr(gathering.time, "monotonic", lambda: clock[0])
+    stream = Stream()
+    gatherer = Gatherer(settings("batch.max_wait_ms=1000"), stream)
+    for learning_seconds in (0.0, 0.5, 5.0):
+        clock[0] += learning_seconds
+        stream.send(batch(["a"]))
+        patience.clear()
+        assert len(gatherer.gather()[0]) == 1
+        assert patience[0] == max(0.0, 1.0 - learning_seconds)
+    assert gatherer.gather() == ([], 0.0)
 
 
 def test_a_full_step_closes_whatever_waits() -> None:
