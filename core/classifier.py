@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -370,12 +370,19 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                 "frozen": model.frozen,
             }
 
-    def snapshot(self) -> Self:
-        """A copy of the model as it is now, in less than half the time of `state`, which may be asked of it later."""
+    def snapshot(self, room: Iterable[NDArray[Any]] = ()) -> Self:
+        """A copy of the model as it is now, in less than half the time of `state`, which may be asked of it later.
+
+        room: of `snapshot_room`, used up: shorter still.
+        """
         twin = type(self)(**self._parameters())
         with self._model() as model:
-            twin._device, twin._fitted = self._device, model.copied()
+            twin._device, twin._fitted = self._device, model.copied(room)
         return twin
+
+    def snapshot_room(self) -> list[NDArray[Any]]:
+        """Memory for one `snapshot`; another thread may get it while this one learns."""
+        return self._fitted.copy_room() if hasattr(self, "_fitted") else []
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypedDict
 
@@ -24,6 +24,7 @@ from prototide.core.parameters import novelty_quantile, prototype_limits, rule_o
 from prototide.core.rows import CsrRows, scaled
 
 PROBABILITY_DEPTH = 32  # `top_probs` are normalised over at least so many classes
+LARGE_BYTES = 1 << 20  # of an array
 RANKED_BYTES = 128  # of a class in the ranking of a row, and of what is told of it
 
 
@@ -140,11 +141,33 @@ class Model:
             self.device = before
             raise
 
-    def copied(self) -> Model:
-        """Another model, as this one is now."""
+    def _large_arrays(self) -> Iterator[NDArray[Any]]:
+        """The engine's, whichever it is."""
+        for held in vars(self.engine).values():
+            for array in held if isinstance(held, tuple) else (held,):
+                if isinstance(array, np.ndarray) and array.nbytes >= LARGE_BYTES:
+                    yield array
+
+    def copy_room(self) -> list[NDArray[Any]]:
+        """Memory for `copied`: what takes longest of a copy is to get it from the system."""
+        room = [np.empty(array.shape, array.dtype) for array in self._large_arrays()]
+        for array in room:
+            array.fill(0)  # now the memory is there
+        return room
+
+    def copied(self, room: Iterable[NDArray[Any]] = ()) -> Model:
+        """Another model, as this one is now; in ``room``, as far as it fits, which may hold nothing else."""
+        copies: dict[int, Any] = {}  # id of an array -> its copy
+        free = list(room)
+        for array in self._large_arrays():
+            kind = array.shape, array.dtype
+            place = next((at for at, each in enumerate(free) if (each.shape, each.dtype) == kind), None)
+            if place is not None:
+                copies[id(array)] = free.pop(place)
+                np.copyto(copies[id(array)], array)
         twin = copy.copy(self)
         twin.lock = model_lock()
-        twin.engine, twin.labels, twin.lift = copy.deepcopy((self.engine, self.labels, self.lift))
+        twin.engine, twin.labels, twin.lift = copy.deepcopy((self.engine, self.labels, self.lift), copies)
         twin.calibration, twin.novelty = copy.deepcopy((self.calibration, self.novelty))
         return twin
 

@@ -6,8 +6,9 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from prototide.service import failpoints, stores
 from prototide.service.checkpoints import Positions, Snapshot
@@ -43,11 +44,23 @@ class CheckpointWriter:
         self._observer = observer
         self._writing: threading.Thread | None = None
         self._held: Snapshot | None = None  # its step is not committed yet
+        self._room: Sequence[Any] | None = None
         self._due = time.monotonic() + self._interval_seconds
 
     def is_due(self) -> bool:
         """Whether the interval is over and nothing is being written."""
         return time.monotonic() >= self._due and self._held is None and not self._is_writing()
+
+    def room(self, make: Callable[[], Sequence[Any]]) -> Sequence[Any] | None:
+        """What `make` returns, made in the background, to be used once; None: not made yet.
+
+        Getting memory from the system takes longer than copying a model into it.
+        """
+        if self._room is None:
+            self._begin(self._make_room, make)
+            return None
+        room, self._room = self._room, None
+        return room
 
     def submit(self, snapshot: Snapshot) -> None:
         """Collects and writes a snapshot in the background; not before its step is committed.
@@ -59,9 +72,7 @@ class CheckpointWriter:
             self._held = snapshot
             failpoints.reached("snapshot")
         else:
-            # A daemon: a store that hangs must not keep the process.
-            self._writing = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint", daemon=True)
-            self._writing.start()
+            self._begin(self._write, snapshot)
 
     def committed(self, step: int, journal: int | None) -> None:
         """Step `step` is committed, `journal` is the offset behind its record."""
@@ -77,8 +88,19 @@ class CheckpointWriter:
             log.warning("the checkpoint being written is left: %s does not answer in time", self._uri)
         return not self._is_writing()
 
+    def _begin(self, work: Callable[[Any], None], argument: Any) -> None:
+        # A daemon: a store that hangs must not keep the process.
+        self._writing = threading.Thread(target=work, args=(argument,), name="checkpoint", daemon=True)
+        self._writing.start()
+
     def _is_writing(self) -> bool:
         return self._writing is not None and self._writing.is_alive()
+
+    def _make_room(self, make: Callable[[], Sequence[Any]]) -> None:
+        try:
+            self._room = make()
+        except MemoryError:
+            self._room = ()  # the copy may still find some
 
     def _write(self, snapshot: Snapshot) -> None:
         started, place = time.perf_counter(), snapshot.place

@@ -116,7 +116,9 @@ def live(parts: Parts, observers: Observers, stopping: Stopping, turned: Callabl
             worker.begin_partitions(source.keep_up(worker.committed.positions))
             parts.watch.check()
             if writer.is_due() and worker.moved_since(writer.saved):
-                writer.submit(worker.snapshot())
+                room = writer.room(worker.model.snapshot_room)
+                if room is not None:
+                    writer.submit(worker.snapshot(room))
         observers.life.enter(Phase.DRAINING)
         failpoints.reached("draining")
         publish(worker.finish(turned))

@@ -98,8 +98,11 @@ class Worker:
         self._delivering.finish(turned)
         return self._publish()
 
-    def snapshot(self) -> Snapshot:
-        """The model as it is between two steps, and what belongs to it; later steps do not change it."""
+    def snapshot(self, room: Sequence[Any] = ()) -> Snapshot:
+        """The model as it is between two steps, and what belongs to it; later steps do not change it.
+
+        `room`: of the model's `snapshot_room`.
+        """
         place = Checkpoint(
             step=self.course.step,
             trained=self.course.trained,
@@ -111,7 +114,7 @@ class Worker:
             fingerprint=self._settings.fingerprint(),
             topic_ids=self._topology.ids,
         )
-        return Snapshot(self.model.snapshot(), place)
+        return Snapshot(self.model.snapshot(room), place)
 
     def moved_since(self, positions: Positions | None) -> bool:
         """Whether the worker is elsewhere than at `positions`."""

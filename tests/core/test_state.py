@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,21 +121,39 @@ def test_a_state_of_another_format_is_refused(make_classifier: MakeClassifier) -
 
 
 @MODELS
-@pytest.mark.parametrize("way", ["pickle", "deepcopy", "snapshot"])
+@pytest.mark.parametrize("way", ["pickle", "deepcopy", "snapshot", "into room"])
 def test_models_can_be_pickled_and_copied(
-    make_classifier: MakeClassifier, parameters: dict[str, Any], way: str
+    make_classifier: MakeClassifier, parameters: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("prototide.core.model.LARGE_BYTES", 1)  # small ones find their place, too
     X, y = text_stream(4, 200)
     model = make_classifier(**parameters)
     for _ in range(2):  # empty, then with content
-        ways = {"pickle": lambda one: pickle.loads(pickle.dumps(one)), "deepcopy": copy.deepcopy}
-        other = model.snapshot() if way == "snapshot" else ways[way](model)
+        ways: dict[str, Callable[[Any], Any]] = {
+            "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+            "deepcopy": copy.deepcopy,
+            "snapshot": lambda one: one.snapshot(),
+            "into room": lambda one: one.snapshot(one.snapshot_room()),
+        }
+        other = ways[way](model)
         assert fingerprint(other) == fingerprint(model)
         before = fingerprint(model)
         other.fit_batch(X, y)
         assert fingerprint(model) == before
         model.fit_batch(X, y)
         assert fingerprint(other) == fingerprint(model)
+
+
+def test_room_that_does_not_fit_any_more_is_left(
+    make_classifier: MakeClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prototide.core.model.LARGE_BYTES", 1)
+    X, y = text_stream(4, 200)
+    model = make_classifier()
+    model.fit_batch(X[:20], y[:20])
+    room = model.snapshot_room()
+    model.fit_batch(X, y)
+    assert fingerprint(model.snapshot(room)) == fingerprint(model)
 
 
 def test_entries_that_cancelled_out_are_kept_so_that_sums_keep_their_order(make_classifier: MakeClassifier) -> None:

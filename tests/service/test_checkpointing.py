@@ -69,6 +69,31 @@ def test_a_failure_is_counted_and_the_next_attempt_can_succeed(tmp_path: Path) -
     assert (observer.written, observer.failures) == ([1], 1)
 
 
+def test_the_room_for_a_copy_is_made_in_the_background_and_used_once(tmp_path: Path) -> None:
+    subject, made = writer(tmp_path, Observer()), []
+
+    def make() -> list[str]:
+        made.append(threading.current_thread().name)
+        return ["room"]
+
+    assert subject.room(make) is None
+    until(subject.is_due)
+    assert subject.room(make) == ["room"]
+    assert made == ["checkpoint"]
+    assert subject.room(make) is None
+    assert subject.finish(60)
+
+
+def test_without_memory_for_it_the_copy_looks_for_its_own(tmp_path: Path) -> None:
+    def none_left() -> list[str]:
+        raise MemoryError
+
+    subject = writer(tmp_path, Observer())
+    assert subject.room(none_left) is None
+    until(subject.is_due)
+    assert subject.room(none_left) == ()
+
+
 def test_none_is_due_before_the_interval_is_over(tmp_path: Path) -> None:
     subject = writer(tmp_path, Observer(), interval_s=1000)
     assert not subject.is_due()

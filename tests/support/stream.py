@@ -103,7 +103,10 @@ class LastLabel:
     def moved_classes(self, n: int) -> list[tuple[Any, float]]:
         return [(self.last, 0.25)][:n]
 
-    def snapshot(self) -> LastLabel:
+    def snapshot_room(self) -> list[Any]:
+        return []
+
+    def snapshot(self, room: Any = ()) -> LastLabel:
         return copy.deepcopy(self)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
