@@ -1,10 +1,13 @@
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import river.drift
 from numpy.typing import NDArray
 
-from prototide.service.drift import SENSITIVITIES, DetectorName, DriftMonitor
+from prototide.service.drift import DetectorName, DriftMonitor, PageHinkley
 
 BOTH: tuple[DetectorName, ...] = ("adwin", "page_hinkley")
 
@@ -50,10 +53,16 @@ def test_the_size_of_the_steps_changes_nothing() -> None:
     assert cut.warnings == whole.warnings
 
 
+RIVERS: dict[DetectorName, Callable[[], Any]] = {
+    "adwin": lambda: river.drift.ADWIN(delta=0.002),  # type: ignore[no-untyped-call]
+    "page_hinkley": lambda: river.drift.PageHinkley(threshold=100.0, mode="up"),
+}
+
+
 @pytest.mark.parametrize("name", BOTH)
 def test_alarms_are_those_of_rivers_detector(name: DetectorName) -> None:
-    stream = np.concatenate([errors(0.1, 4000), errors(0.5, 4000, seed=1)])
-    detector = SENSITIVITIES[name].alarm()
+    stream = np.concatenate([errors(0.1, 4000), errors(0.5, 4000, seed=1), errors(0.9, 4000, seed=2)])
+    detector = RIVERS[name]()
     rows = []
     for row, error in enumerate(stream.tolist(), start=1):
         detector.update(error)
@@ -61,6 +70,19 @@ def test_alarms_are_those_of_rivers_detector(name: DetectorName) -> None:
             rows.append(row)
     events = DriftMonitor([name], window=1000).update(stream)
     assert [event.row for event in events if event.kind == "drift"] == rows != []
+
+
+@pytest.mark.parametrize("threshold", [2.0, 10.0])
+def test_page_hinkley_changes_its_mind_where_rivers_does(threshold: float) -> None:
+    random = np.random.default_rng()
+    stream = np.concatenate([random.random(1000) < rate for rate in random.random(40)])
+    reference, ours = river.drift.PageHinkley(threshold=threshold, mode="up"), PageHinkley(threshold)
+    expected = []
+    for row, error in enumerate(stream.tolist()):
+        reference.update(error)
+        if reference.drift_detected:
+            expected.append(row)
+    assert ours.update(stream) == expected != []
 
 
 def test_a_warning_without_an_alarm_fades_after_the_window() -> None:
