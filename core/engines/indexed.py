@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from prototide.core.engines import budget, index_scoring, learning, settling
 from prototide.core.engines import index as entries
 from prototide.core.engines.deciding import DEAD
-from prototide.core.engines.index import TILE, Operations, empty_index
+from prototide.core.engines.changing import Information, Operations, apply, plan
+from prototide.core.engines.index import TILE, empty_index
 from prototide.core.engines.movement import Journey
 from prototide.core.engines.plain import PlainEngine, Ranking, _Probed
 from prototide.core.engines.shortlist import shortlist
@@ -392,13 +393,11 @@ class IndexedEngine(PlainEngine):
         """Applies operations to the entries, making room where they need it. ``pmi``: its weight, 0: leave it."""
         if not operations.row.size:
             return
-        items, plan, end = entries.plan(self._index, rows, operations, self._count, self.n_features, self._pool_end)
+        items, planned, end = plan(self._index, rows, rate, operations, self._count, self._pool_end)
         self._reserve_pool(end)
         self._pool_end = end
-        entries.apply(
-            self._index, items, operations, rows, rate, plan, self._slots.kind, self._slots.mass,
-            self._features.total, self._scalars, pmi, self._sketch,
-        )  # fmt: skip
+        information = Information(self._slots.kind, self._slots.mass, self._features.total, self._scalars, pmi)
+        apply(self._index, items, operations, planned, information, self._sketch)
 
     def _reserve_pool(self, size: int) -> None:
         have = self._index.slot.size

@@ -1,0 +1,301 @@
+"""A group's changes to the index, feature by feature.
+
+They come as operations (row t, slot p, m, r): M_p += m x_t, R_p += r mu x_t. Their single entries are sorted by
+feature, so that each list is changed by one thread in one pass, and lists that lie side by side one after the other:
+`plan` (sort, find the entries, see which lists must move) -> room in the pool -> `apply`. Sums are rounded as stored
+after every addition, in the order of the operations: the result does not depend on the threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from prototide.core.compiling import kernel
+from prototide.core.engines.index import TILE, Index
+from prototide.core.engines.postings import pmi_of
+from prototide.core.engines.sketch import Sketch, note
+from prototide.core.engines.tables import ACTIVE, Ints, Longs, Reals, Rows
+
+PARTS = 64  # of the features, of about equally many items each: what the threads share out
+
+
+class Operations(NamedTuple):
+    """Changes of one group, sorted by slot: M_slot += m x_row, R_slot += r mu x_row."""
+
+    row: Ints
+    slot: Ints
+    m: Reals
+    r: Reals
+
+
+class Items(NamedTuple):
+    """The operations' single entries, by feature; inside a feature slots ascend."""
+
+    feature: Ints  # (touched,) features
+    first: Longs  # (touched + 1,) into the two below
+    operation: Ints
+    x: Reals
+    rate: Reals  # mu, empty without corrections
+    part: Ints  # (PARTS + 1,) into `feature`
+
+
+class Plan(NamedTuple):
+    """How the touched features' lists must change before the items can be applied."""
+
+    missing: Ints  # (touched,) entries that its list lacks; 0 for hot features
+    moved: Longs  # (touched,) new place of a list that has no room, else -1
+    offset: Ints  # (items,) where in its feature's list the item's slot is; -1 - where it would be
+
+
+class Information(NamedTuple):
+    """What an entry's mutual information is computed from, beside the entry; weight 0: leave it as it is."""
+
+    kind: NDArray[np.int8]  # (slots,)
+    mass: Reals  # (slots,)
+    total: Reals  # (features,)
+    scalars: Reals
+    weight: float
+
+
+@kernel()
+def plan(
+    index: Index, rows: Rows, rate: Reals, operations: Operations, count: Ints, pool_end: int
+) -> tuple[Items, Plan, int]:
+    """The items of operations, what the lists need for them, and the pool's end then.
+
+    ``rate``: (non-zeros,) mu of each, empty without corrections. ``count``: (features,) zeros.
+    """
+    items = _grouped(rows, rate, operations, count)
+    missing, moved = np.zeros(items.feature.size, np.int32), np.full(items.feature.size, -1, np.int64)
+    offset = np.empty(items.x.size, np.int32)
+    _find(index.start, index.length, index.hot, index.slot, items, operations.slot, missing, offset)
+    for k in range(missing.size):
+        j = items.feature[k]
+        if missing[k] > 0 and index.length[j] + missing[k] > index.room[j]:
+            moved[k] = pool_end
+            pool_end += _room_for(index.length[j] + missing[k])
+    return items, Plan(missing, moved, offset), pool_end
+
+
+@kernel()
+def _grouped(rows: Rows, rate: Reals, operations: Operations, count: Ints) -> Items:
+    """``count`` is zeros again afterwards."""
+    total = 0
+    for t in operations.row:
+        total += rows.indptr[t + 1] - rows.indptr[t]
+    touched, found = np.empty(min(total, count.size), np.int32), 0
+    for t in operations.row:
+        for i in range(rows.indptr[t], rows.indptr[t + 1]):
+            j = rows.indices[i]
+            if count[j] == 0:
+                touched[found] = j
+                found += 1
+            count[j] += 1
+    touched = touched[:found].copy() if 8 * found < count.size else np.flatnonzero(count).astype(np.int32)
+    first, place = np.zeros(found + 1, np.int64), np.empty(found, np.int64)
+    for k in range(found):
+        place[k] = first[k]
+        first[k + 1] = first[k] + count[touched[k]]
+        count[touched[k]] = k  # from here on: which touched feature it is
+    operation, x = np.empty(total, np.int32), np.empty(total)
+    of_x = np.empty(total if rate.size else 0)
+    for o in range(operations.row.size):
+        t = operations.row[o]
+        for i in range(rows.indptr[t], rows.indptr[t + 1]):
+            k = count[rows.indices[i]]
+            operation[place[k]], x[place[k]] = o, rows.x[i]
+            if rate.size:
+                of_x[place[k]] = rate[i]
+            place[k] += 1
+    for j in touched:
+        count[j] = 0
+    part = np.searchsorted(first, np.arange(PARTS + 1) * total // PARTS).astype(np.int32)
+    part[PARTS] = found
+    return Items(touched, first, operation, x, of_x, part)
+
+
+@kernel()
+def _room_for(length: int) -> int:
+    return length + length // 4 + 1
+
+
+@kernel(parallel=True)
+def _find(
+    start: Longs, length: Ints, hot: Ints, slot: Ints, items: Items, asked: Ints, missing: Ints, offset: Ints
+) -> None:
+    """Fills ``missing`` and ``offset``. ``asked``: (operations,) slots."""
+    for s in prange(PARTS):
+        for k in range(items.part[s], items.part[s + 1]):
+            j = items.feature[k]
+            if hot[j] < 0:
+                asked_here = items.operation[items.first[k] : items.first[k + 1]]
+                offset_here = offset[items.first[k] : items.first[k + 1]]
+                missing[k] = _find_in(slot[start[j] : start[j] + length[j]], asked, asked_here, offset_here)
+
+
+@kernel()
+def _find_in(listed: Ints, asked: Ints, operation: Ints, offset: Ints) -> int:
+    """Offsets of the operations' slots, ascending, in a list; how many are not there."""
+    at, before, missing = 0, -1, 0
+    for i in range(operation.size):
+        p = asked[operation[i]]
+        if p != before:
+            before = p
+            at = lower_bound(listed, at, p)
+            there = at < listed.size and listed[at] == p
+            missing += not there
+        offset[i] = at if there else -1 - at
+    return missing
+
+
+@kernel()
+def lower_bound(listed: Ints, low: int, p: int) -> int:
+    """First position from ``low`` on, in a list of ascending slots, whose slot is not below p."""
+    left = listed.size - low
+    while left > 0:  # a step that is chosen without a branch: nothing can be predicted here
+        half = left >> 1
+        below = listed[low + half] < p
+        low = low + half + 1 if below else low
+        left = left - half - 1 if below else half
+    return low
+
+
+@kernel(parallel=True)
+def apply(
+    index: Index, items: Items, operations: Operations, plan: Plan, information: Information, sketch: Sketch,
+) -> None:  # fmt: skip
+    """Makes the entries that are missing and applies all items, then renews the mutual information of what attracted."""
+    for s in prange(PARTS):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
+        _apply_part(index, items, operations, plan, information, sketch, s)
+
+
+@kernel()
+def _apply_part(
+    index: Index, items: Items, operations: Operations, plan: Plan, information: Information, sketch: Sketch, s: int,
+) -> None:  # fmt: skip
+    for k in range(items.part[s], items.part[s + 1]):
+        j = items.feature[k]
+        if index.hot[j] >= 0:
+            _apply_hot(index, items, operations, information, sketch, k)
+            continue
+        if plan.missing[k] > 0:
+            _make_entries(index, items, operations, plan, k)
+        _apply_listed(index, items, operations, plan, information, k)
+
+
+@kernel()
+def _apply_listed(
+    index: Index, items: Items, operations: Operations, plan: Plan, information: Information, k: int,
+) -> None:  # fmt: skip
+    corrected, informed = index.R.size > 0, information.weight > 0
+    j, made = items.feature[k], 0
+    i, end = items.first[k], items.first[k + 1]
+    while i < end:
+        p, offset = operations.slot[items.operation[i]], plan.offset[i]
+        at = index.start[j] + made + (offset if offset >= 0 else -1 - offset)
+        made += offset < 0
+        attracted = False
+        while i < end and operations.slot[items.operation[i]] == p:
+            o, x = items.operation[i], items.x[i]
+            index.M[at] += operations.m[o] * x
+            attracted |= operations.m[o] != 0
+            if corrected and operations.r[o] != 0:
+                index.R[at] += operations.r[o] * items.rate[i] * x
+            i += 1
+        if attracted and informed and information.kind[p] == ACTIVE and information.mass[p] > 0:
+            before = index.pmi[at]
+            index.pmi[at] = pmi_of(
+                index.M[at], information.total[j], information.mass[p], information.scalars, information.weight
+            )
+            index.R[at] += index.pmi[at] - before
+
+
+@kernel()
+def _apply_hot(
+    index: Index, items: Items, operations: Operations, information: Information, sketch: Sketch, k: int,
+) -> None:  # fmt: skip
+    corrected, informed = index.R.size > 0, information.weight > 0
+    j = items.feature[k]
+    h = index.hot[j]
+    i, end = items.first[k], items.first[k + 1]
+    while i < end:
+        p = operations.slot[items.operation[i]]
+        tile, q = p // TILE, p % TILE
+        attracted = pushed = False
+        while i < end and operations.slot[items.operation[i]] == p:
+            o, x = items.operation[i], items.x[i]
+            index.hot_M[tile, h, q] += operations.m[o] * x
+            attracted |= operations.m[o] != 0
+            if corrected and operations.r[o] != 0:
+                index.hot_R[tile, h, q] += operations.r[o] * items.rate[i] * x
+                pushed = True
+            i += 1
+        if attracted and informed and information.kind[p] == ACTIVE and information.mass[p] > 0:
+            before = index.hot_pmi[tile, h, q]
+            index.hot_pmi[tile, h, q] = pmi_of(
+                index.hot_M[tile, h, q], information.total[j], information.mass[p], information.scalars,
+                information.weight,
+            )  # fmt: skip
+            index.hot_R[tile, h, q] += index.hot_pmi[tile, h, q] - before
+            pushed = True
+        if attracted:
+            note(sketch.M, sketch.step_M, sketch.stale, h, p, index.hot_M[tile, h, q])
+        if pushed:
+            note(sketch.R, sketch.step_R, sketch.stale, h, p, index.hot_R[tile, h, q])
+
+
+@kernel()
+def _make_entries(index: Index, items: Items, operations: Operations, plan: Plan, k: int) -> None:
+    """Zero entries for the slots that feature k's items need, from the back so that it works in place."""
+    j, missing, moved = items.feature[k], plan.missing[k], plan.moved[k]
+    start, length = index.start[j], index.length[j]
+    new = start if moved < 0 else moved
+    until, left, before = length, missing, -1
+    for i in range(items.first[k + 1] - 1, items.first[k] - 1, -1):
+        p = operations.slot[items.operation[i]]
+        if plan.offset[i] >= 0 or p == before:
+            continue
+        before, offset = p, -1 - plan.offset[i]
+        _move(index, start + offset, new + offset + left, until - offset)
+        left -= 1
+        until, at = offset, new + offset + left
+        index.slot[at], index.M[at] = p, 0
+        if index.R.size > 0:
+            index.R[at] = 0
+        if index.pmi.size > 0:
+            index.pmi[at] = 0
+    if moved >= 0:
+        _move(index, start, new, until)
+        index.start[j], index.room[j] = new, _room_for(length + missing)
+    index.length[j] = length + missing
+
+
+@kernel()
+def _move(index: Index, source: int, target: int, count: int) -> None:
+    """Entries to where the pool has room, or further up over themselves."""
+    _move_array(index.slot, source, target, count)
+    _move_array(index.M, source, target, count)
+    if index.R.size > 0:
+        _move_array(index.R, source, target, count)
+    if index.pmi.size > 0:
+        _move_array(index.pmi, source, target, count)
+
+
+@intrinsic
+def _move_array(typing: Any, array: Any, source: Any, target: Any, count: Any) -> Any:
+    """The C library's memmove: a loop that copies backwards is not vectorised."""
+
+    def moved(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, arguments[0]).data
+        source, target = (builder.gep(data, [each]) for each in arguments[1:3])
+        cgutils.raw_memmove(builder, target, source, arguments[3], context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, types.intp), moved
