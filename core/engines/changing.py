@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -169,133 +168,168 @@ def lower_bound(listed: Ints, low: int, p: int) -> int:
 @kernel(parallel=True)
 def apply(
     index: Index, items: Items, operations: Operations, plan: Plan, information: Information, sketch: Sketch,
+    gain: Reals,
 ) -> None:  # fmt: skip
-    """Makes the entries that are missing and applies all items, then renews the mutual information of what attracted."""
+    """Makes the entries that are missing and applies all items, then renews the mutual information of what attracted.
+
+    ``gain``: (items,) gets what each item adds to |M|^2 of its slot; empty: nobody asks.
+    """
     for s in prange(PARTS):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
-        _apply_part(index, items, operations, plan, information, sketch, s)
+        _apply_part(index, items, operations, plan, information, sketch, gain, s)
 
 
 @kernel()
 def _apply_part(
-    index: Index, items: Items, operations: Operations, plan: Plan, information: Information, sketch: Sketch, s: int,
+    index: Index, items: Items, operations: Operations, plan: Plan, information: Information, sketch: Sketch,
+    gain: Reals, s: int,
 ) -> None:  # fmt: skip
     for k in range(items.part[s], items.part[s + 1]):
-        j = items.feature[k]
-        if index.hot[j] >= 0:
-            _apply_hot(index, items, operations, information, sketch, k)
-            continue
         if plan.missing[k] > 0:
-            _make_entries(index, items, operations, plan, k)
-        _apply_listed(index, items, operations, plan, information, k)
+            j = items.feature[k]
+            start, length, moved = index.start[j], index.length[j], plan.moved[k]
+            here = items.operation[items.first[k] : items.first[k + 1]]
+            _make_entries(
+                index.slot, index.M, index.R, index.pmi, start, length, start if moved < 0 else moved, operations.slot,
+                here, plan.offset[items.first[k] : items.first[k + 1]], plan.missing[k],
+            )  # fmt: skip
+            index.length[j] = length + plan.missing[k]
+            if moved >= 0:
+                index.start[j], index.room[j] = moved, _room_for(index.length[j])
+    _apply_listed(index, items, operations, plan, information, gain, s)
+    _apply_hot(index, items, operations, information, sketch, gain, s)
 
 
-@kernel()
+@kernel()  # loops over features, too: to hand over so many arrays takes as long as to change dozens of entries
 def _apply_listed(
-    index: Index, items: Items, operations: Operations, plan: Plan, information: Information, k: int,
-) -> None:  # fmt: skip
+    index: Index, items: Items, operations: Operations, plan: Plan, information: Information, gain: Reals, s: int
+) -> None:
     corrected, informed = index.R.size > 0, information.weight > 0
-    j, made = items.feature[k], 0
-    i, end = items.first[k], items.first[k + 1]
-    while i < end:
-        p, offset = operations.slot[items.operation[i]], plan.offset[i]
-        at = index.start[j] + made + (offset if offset >= 0 else -1 - offset)
-        made += offset < 0
-        attracted = False
-        while i < end and operations.slot[items.operation[i]] == p:
-            o, x = items.operation[i], items.x[i]
-            index.M[at] += operations.m[o] * x
-            attracted |= operations.m[o] != 0
-            if corrected and operations.r[o] != 0:
-                index.R[at] += operations.r[o] * items.rate[i] * x
-            i += 1
-        if attracted and informed and information.kind[p] == ACTIVE and information.mass[p] > 0:
-            before = index.pmi[at]
-            index.pmi[at] = pmi_of(
-                index.M[at], information.total[j], information.mass[p], information.scalars, information.weight
-            )
-            index.R[at] += index.pmi[at] - before
+    for k in range(items.part[s], items.part[s + 1]):
+        j, made = items.feature[k], 0
+        i, end = items.first[k], items.first[k + 1] if index.hot[j] < 0 else items.first[k]
+        while i < end:
+            p, offset = operations.slot[items.operation[i]], plan.offset[i]
+            at = index.start[j] + made + (offset if offset >= 0 else -1 - offset)
+            made += offset < 0
+            attracted = False
+            while i < end and operations.slot[items.operation[i]] == p:
+                o, x = items.operation[i], items.x[i]
+                step, old = operations.m[o] * x, index.M[at]
+                index.M[at] = old + step
+                if gain.size > 0:
+                    gain[i] = step * (2 * old + step)
+                attracted |= operations.m[o] != 0
+                if corrected and operations.r[o] != 0:
+                    index.R[at] += operations.r[o] * items.rate[i] * x
+                i += 1
+            if attracted and informed and information.kind[p] == ACTIVE and information.mass[p] > 0:
+                before = index.pmi[at]
+                index.pmi[at] = pmi_of(
+                    index.M[at], information.total[j], information.mass[p], information.scalars, information.weight
+                )
+                index.R[at] += index.pmi[at] - before
 
 
 @kernel()
 def _apply_hot(
-    index: Index, items: Items, operations: Operations, information: Information, sketch: Sketch, k: int,
-) -> None:  # fmt: skip
+    index: Index, items: Items, operations: Operations, information: Information, sketch: Sketch, gain: Reals, s: int
+) -> None:
     corrected, informed = index.R.size > 0, information.weight > 0
-    j = items.feature[k]
-    h = index.hot[j]
-    i, end = items.first[k], items.first[k + 1]
-    while i < end:
-        p = operations.slot[items.operation[i]]
-        tile, q = p // TILE, p % TILE
-        attracted = pushed = False
-        while i < end and operations.slot[items.operation[i]] == p:
-            o, x = items.operation[i], items.x[i]
-            index.hot_M[tile, h, q] += operations.m[o] * x
-            attracted |= operations.m[o] != 0
-            if corrected and operations.r[o] != 0:
-                index.hot_R[tile, h, q] += operations.r[o] * items.rate[i] * x
+    for k in range(items.part[s], items.part[s + 1]):
+        j = items.feature[k]
+        h = index.hot[j]
+        i, end = items.first[k], items.first[k + 1] if h >= 0 else items.first[k]
+        while i < end:
+            p = operations.slot[items.operation[i]]
+            tile, q = p // TILE, p % TILE
+            attracted = pushed = False
+            while i < end and operations.slot[items.operation[i]] == p:
+                o, x = items.operation[i], items.x[i]
+                step, old = operations.m[o] * x, index.hot_M[tile, h, q]
+                index.hot_M[tile, h, q] = old + step
+                if gain.size > 0:
+                    gain[i] = step * (2 * old + step)
+                attracted |= operations.m[o] != 0
+                if corrected and operations.r[o] != 0:
+                    index.hot_R[tile, h, q] += operations.r[o] * items.rate[i] * x
+                    pushed = True
+                i += 1
+            if attracted and informed and information.kind[p] == ACTIVE and information.mass[p] > 0:
+                before = index.hot_pmi[tile, h, q]
+                index.hot_pmi[tile, h, q] = pmi_of(
+                    index.hot_M[tile, h, q], information.total[j], information.mass[p], information.scalars,
+                    information.weight,
+                )  # fmt: skip
+                index.hot_R[tile, h, q] += index.hot_pmi[tile, h, q] - before
                 pushed = True
-            i += 1
-        if attracted and informed and information.kind[p] == ACTIVE and information.mass[p] > 0:
-            before = index.hot_pmi[tile, h, q]
-            index.hot_pmi[tile, h, q] = pmi_of(
-                index.hot_M[tile, h, q], information.total[j], information.mass[p], information.scalars,
-                information.weight,
-            )  # fmt: skip
-            index.hot_R[tile, h, q] += index.hot_pmi[tile, h, q] - before
-            pushed = True
-        if attracted:
-            note(sketch.M, sketch.step_M, sketch.stale, h, p, index.hot_M[tile, h, q])
-        if pushed:
-            note(sketch.R, sketch.step_R, sketch.stale, h, p, index.hot_R[tile, h, q])
+            if attracted:
+                note(sketch.M, sketch.step_M, sketch.stale, h, p, index.hot_M[tile, h, q])
+            if pushed:
+                note(sketch.R, sketch.step_R, sketch.stale, h, p, index.hot_R[tile, h, q])
 
 
 @kernel()
-def _make_entries(index: Index, items: Items, operations: Operations, plan: Plan, k: int) -> None:
-    """Zero entries for the slots that feature k's items need, from the back so that it works in place."""
-    j, missing, moved = items.feature[k], plan.missing[k], plan.moved[k]
-    start, length = index.start[j], index.length[j]
-    new = start if moved < 0 else moved
+def _make_entries(
+    slot: Ints, M: NDArray[Any], R: NDArray[Any], pmi: NDArray[Any], start: int, length: int, new: int, asked: Ints,
+    operation: Ints, offset: Ints, missing: int,
+) -> None:  # fmt: skip
+    """Zero entries in the list at ``start``, ``missing`` many, from the back so that it works in place.
+
+    ``new``: where the list begins afterwards. ``operation``, ``offset``: of one feature's items.
+    """
     until, left, before = length, missing, -1
-    for i in range(items.first[k + 1] - 1, items.first[k] - 1, -1):
-        p = operations.slot[items.operation[i]]
-        if plan.offset[i] >= 0 or p == before:
+    for i in range(operation.size - 1, -1, -1):
+        p = asked[operation[i]]
+        if offset[i] >= 0 or p == before:
             continue
-        before, offset = p, -1 - plan.offset[i]
-        _move(index, start + offset, new + offset + left, until - offset)
+        before, first = p, -1 - offset[i]
+        _move(slot, M, R, pmi, start + first, new + first + left, until - first)
         left -= 1
-        until, at = offset, new + offset + left
-        index.slot[at], index.M[at] = p, 0
-        if index.R.size > 0:
-            index.R[at] = 0
-        if index.pmi.size > 0:
-            index.pmi[at] = 0
-    if moved >= 0:
-        _move(index, start, new, until)
-        index.start[j], index.room[j] = new, _room_for(length + missing)
-    index.length[j] = length + missing
+        until, at = first, new + first + left
+        slot[at], M[at] = p, 0
+        if R.size > 0:
+            R[at] = 0
+        if pmi.size > 0:
+            pmi[at] = 0
+    if new != start:
+        _move(slot, M, R, pmi, start, new, until)
 
 
-@kernel()
-def _move(index: Index, source: int, target: int, count: int) -> None:
-    """Entries to where the pool has room, or further up over themselves."""
-    _move_array(index.slot, source, target, count)
-    _move_array(index.M, source, target, count)
-    if index.R.size > 0:
-        _move_array(index.R, source, target, count)
-    if index.pmi.size > 0:
-        _move_array(index.pmi, source, target, count)
-
-
-@intrinsic
-def _move_array(typing: Any, array: Any, source: Any, target: Any, count: Any) -> Any:
+def _memmove(typing: Any, array: Any, source: Any, target: Any, count: Any) -> Any:
     """The C library's memmove: a loop that copies backwards is not vectorised."""
 
     def moved(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
         data = context.make_array(kind)(context, builder, arguments[0]).data
         source, target = (builder.gep(data, [each]) for each in arguments[1:3])
-        cgutils.raw_memmove(builder, target, source, arguments[3], context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        cgutils.raw_memmove(
+            builder, target, source, arguments[3], context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, types.intp), moved
+
+
+_move_array: Any = intrinsic(_memmove)
+
+
+@kernel()
+def _move(
+    slot: Ints, M: NDArray[Any], R: NDArray[Any], pmi: NDArray[Any], source: int, target: int, count: int
+) -> None:
+    """Entries to where the pool has room, or further up over themselves."""
+    _move_array(slot, source, target, count)
+    _move_array(M, source, target, count)
+    if R.size > 0:
+        _move_array(R, source, target, count)
+    if pmi.size > 0:
+        _move_array(pmi, source, target, count)
+
+
+@kernel()
+def summed(items: Items, gain: Reals, operations: int) -> Reals:
+    """(operations,) what each adds to |M|^2 of its slot."""
+    each = np.zeros(operations)
+    for i in range(gain.size):
+        each[items.operation[i]] += gain[i]
+    return each

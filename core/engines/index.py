@@ -3,9 +3,7 @@
     rare feature j:  (slot, M, R, pmi) for every prototype that has an entry there, slots ascending, in one pool
     hot feature h:   M, R, pmi of every slot, cut into tiles of `TILE` slots: hot_M[tile, h, slot in the tile]
 
-A group's changes come as operations (row t, slot p, m, r): M_p += m x_t, R_p += r mu x_t. They go by feature, so that
- each list is changed by one thread, in one pass: `group_items` -> `plan` -> room in the pool -> `apply`. Sums are
-float32 as stored, changes are added in the order of the operations: the result does not depend on the threads.
+Entries change in `changing`; here they are dropped, moved, counted and copied.
 """
 
 from __future__ import annotations
@@ -14,13 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
-from numpy.typing import NDArray
 
 from prototide.core.compiling import kernel
 from prototide.core.engines.budget import bucket
-from prototide.core.engines.postings import pmi_of
 from prototide.core.engines.sketch import Sketch, note
-from prototide.core.engines.tables import ACTIVE, Flags, Floats, Ints, Longs, Pool, Reals, Rows
+from prototide.core.engines.tables import Flags, Floats, Ints, Longs, Pool, Reals
 
 TILE = 256
 
@@ -42,61 +38,12 @@ class Index(NamedTuple):
 
 
 @kernel()
-def lower_bound(slots: Ints, low: int, high: int, p: int) -> int:
-    """First position in slots[low:high] whose slot is not below p."""
-    while low < high:
-        middle = (low + high) // 2
-        if slots[middle] < p:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@kernel()
 def _copy_entry(index: Index, source: int, target: int) -> None:
     index.slot[target], index.M[target] = index.slot[source], index.M[source]
     if index.R.size > 0:
         index.R[target] = index.R[source]
     if index.pmi.size > 0:
         index.pmi[target] = index.pmi[source]
-
-
-@kernel(parallel=True)
-def own_products(
-    rows: Rows, own: Ints, first_slot: Ints, next_slot: Ints, index: Index, own_M: Reals, own_R: Reals
-) -> None:
-    """M_p . x and R_p . x of each row's own class's prototypes in chain order, and no other's. own < 0: none.
-
-    The same bits as in `index_scoring`: the rare features' part first, in the storage's format.
-    """
-    for t in prange(own.size):
-        ix, x = rows.indices[rows.indptr[t] : rows.indptr[t + 1]], rows.x[rows.indptr[t] : rows.indptr[t + 1]]
-        p, place = first_slot[own[t]] if own[t] >= 0 else -1, 0
-        while p >= 0:
-            own_M[t, place], own_R[t, place] = _product(ix, x, index, p)
-            place += 1
-            p = next_slot[p]
-
-
-@kernel()
-def _product(ix: Ints, x: Reals, index: Index, p: int) -> tuple[Any, Any]:
-    M, R, corrected = index.M.dtype.type(0), index.M.dtype.type(0), index.R.size > 0
-    for i in range(ix.size):
-        j, weight = ix[i], index.M.dtype.type(x[i])
-        end = index.start[j] + index.length[j]
-        at = lower_bound(index.slot, index.start[j], end, p)
-        if at < end and index.slot[at] == p:
-            M += weight * index.M[at]
-            if corrected:
-                R += weight * index.R[at]
-    for i in range(ix.size):
-        h, weight = index.hot[ix[i]], index.M.dtype.type(x[i])
-        if h >= 0:
-            M += weight * index.hot_M[p // TILE, h, p % TILE]
-            if corrected:
-                R += weight * index.hot_R[p // TILE, h, p % TILE]
-    return M, R
 
 
 @kernel(parallel=True)

@@ -15,10 +15,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from prototide.core.engines import budget, index_scoring, learning, settling
+from prototide.core.engines import budget, index_scoring, learning, settling, sole
 from prototide.core.engines import index as entries
+from prototide.core.engines.changing import Information, Operations, apply, plan, summed
 from prototide.core.engines.deciding import DEAD
-from prototide.core.engines.changing import Information, Operations, apply, plan
 from prototide.core.engines.index import TILE, empty_index
 from prototide.core.engines.movement import Journey
 from prototide.core.engines.plain import PlainEngine, Ranking, _Probed
@@ -332,16 +332,13 @@ class IndexedEngine(PlainEngine):
         learned = np.flatnonzero(own_class >= 0)
         self._scalars[OMEGA] *= self.rule.decay**learned.size
         unit = self._unit(rows)
+        probed = self._class_scores(_taken(unit, asked)) if asked.size else np.zeros((0, self._classes.active.size))
+        if not answers and self._only_attracts():
+            return self._attract(unit, own_class, weight, probed, journey)
         longest = self._class_sizes()[1] + 1
         products = np.zeros((rows.count, longest)), np.zeros((rows.count, longest))
-        if answers or self.rule.correction > 0 or self.rule_grows:
-            frozen = self._digest(unit, own_class, top, products)
-        else:  # nothing is learned from what other classes score
-            top.classes[:], top.slots[:], top.scores[:] = -1, -1, -np.inf
-            frozen = _without_thieves(top)
-            entries.own_products(unit, own_class, self._classes.first, self._slots.next, self._index, *products)
+        frozen = self._digest(unit, own_class, top, products)
         winners = self._winners(top)
-        probed = self._class_scores(_taken(unit, asked)) if asked.size else np.zeros((0, self._classes.active.size))
         if not learned.size:
             return _Probed(winners, probed)
         self._reserve_slots(learned.size)
@@ -358,6 +355,30 @@ class IndexedEngine(PlainEngine):
         self._touched[settled.present] = True
         journey.add(unit, Trace(np.array([settled.slot.size]), *settled[3:9]))
         return _Probed(winners, probed, (settled.own_slot, self._ids(settled.own_slot), settled.own_score))
+
+    def _only_attracts(self) -> bool:
+        """Whether a class's only prototype takes all of its rows and nothing is learned from other classes."""
+        alone = self._class_sizes()[1] <= 1 and not (self._classes.trial >= 0).any()
+        return self.rule.correction == 0 and not self.rule_grows and alone
+
+    def _attract(self, unit: Rows, own_class: Ints, weight: Reals, probed: Reals, journey: Journey) -> _Probed:
+        """A group of which nothing need be scored."""
+        count = own_class.size
+        learned = int(np.count_nonzero(own_class >= 0))
+        self._reserve_slots(learned)
+        operations, before = sole.attract_rows(
+            unit, own_class, weight, self._slots, self._rank, self._classes, self._features, self._scalars,
+            self._counters, self.rule,
+        )  # fmt: skip
+        self._end = max(self._end, int(operations.slot.max(initial=-1)) + 1)
+        gained = self._change(unit, np.zeros(0), operations, lengths=True)
+        sole.lengthen(operations.slot, gained, self._slots, self._rank, self._dots, self._dots_first, self._dots_size)
+        self._rescale_slots(operations.slot)
+        self._touched[own_class[own_class >= 0]] = True
+        none = np.full(count, -1, np.int32), np.zeros(count)
+        attracted = operations.row.astype(np.int64), operations.slot, operations.m, before
+        journey.add(unit, Trace(np.array([learned]), *attracted, *none))
+        return _Probed(np.full(count, -1), probed)
 
     def _inherit(self, target: Ints, source: Ints) -> None:
         """Promoted prototypes get the correction of the one that they stand beside, as it was at the group's start."""
@@ -389,15 +410,22 @@ class IndexedEngine(PlainEngine):
             self._index = self._index._replace(R=index.R, hot_R=index.hot_R)
             self._sketch.stale[slot] = True  # it took them for corrections
 
-    def _change(self, rows: Rows, rate: Reals, operations: Operations, pmi: float = 0.0) -> None:
-        """Applies operations to the entries, making room where they need it. ``pmi``: its weight, 0: leave it."""
+    def _change(
+        self, rows: Rows, rate: Reals, operations: Operations, pmi: float = 0.0, lengths: bool = False
+    ) -> Reals:
+        """Applies operations to the entries, making room where they need it. ``pmi``: its weight, 0: leave it.
+
+        Returns what each adds to |M|^2 of its slot if ``lengths`` asks for it.
+        """
         if not operations.row.size:
-            return
+            return np.zeros(0)
         items, planned, end = plan(self._index, rows, rate, operations, self._count, self._pool_end)
         self._reserve_pool(end)
         self._pool_end = end
         information = Information(self._slots.kind, self._slots.mass, self._features.total, self._scalars, pmi)
-        apply(self._index, items, operations, planned, information, self._sketch)
+        gain = np.empty(items.x.size if lengths else 0)
+        apply(self._index, items, operations, planned, information, self._sketch, gain)
+        return summed(items, gain, operations.row.size if lengths else 0)
 
     def _reserve_pool(self, size: int) -> None:
         have = self._index.slot.size

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prototide.core.compiling import kernel
-from prototide.core.engines.deciding import DEAD, Decisions, correction_rates, decide, empty_decisions
 from prototide.core.engines.changing import Operations
+from prototide.core.engines.deciding import DEAD, Decisions, correction_rates, decide, empty_decisions
 from prototide.core.engines.learning import occupy
 from prototide.core.engines.tables import (
     ACTIVE,
