@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange, types
+from numba.core.cgutils import raw_memmove
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -302,9 +303,8 @@ def _memmove(typing: Any, array: Any, source: Any, target: Any, count: Any) -> A
         kind = signature.args[0]
         data = context.make_array(kind)(context, builder, arguments[0]).data
         source, target = (builder.gep(data, [each]) for each in arguments[1:3])
-        cgutils.raw_memmove(
-            builder, target, source, arguments[3], context.get_abi_sizeof(context.get_data_type(kind.dtype))
-        )
+        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        raw_memmove(builder, target, source, arguments[3], size)  # type: ignore[no-untyped-call]
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, types.intp), moved

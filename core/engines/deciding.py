@@ -31,6 +31,7 @@ from prototide.core.engines.tables import (
     Slots,
 )  # fmt: skip
 
+PARTS = 64  # of the classes, of about equally many rows each: what the threads share out
 DEAD = 3  # kind of a slot whose prototype is gone, until the next maintenance has taken out its entries
 NOBODY = -1
 
@@ -82,24 +83,25 @@ def correction_rates(rows: Rows, features: Features, omega: float, rate: Reals) 
 @kernel()
 def _local_features(rows: Rows, members: Ints, local: Ints, place: Longs) -> int:
     """Numbers the features of a class's rows 0..n-1: ``local`` gets the numbers, row m's from place[m] on."""
-    total = place[members.size]
+    total, n = place[members.size], 0
     if members.size == 1:
         for i in range(total):
             local[i] = i
         return total
-    every = np.empty(total, np.int32)
+    size = 4
+    while size < 2 * total:
+        size *= 2
+    keys, numbers = np.full(size, -1, np.int32), np.empty(size, np.int32)  # a hash table
     for m in range(members.size):
-        begin = rows.indptr[members[m]]
         for i in range(place[m + 1] - place[m]):
-            every[place[m] + i] = rows.indices[begin + i]
-    ordered = np.sort(every)
-    n = 0
-    for i in range(total):
-        if i == 0 or ordered[i] != ordered[i - 1]:
-            ordered[n] = ordered[i]
-            n += 1
-    for i in range(total):
-        local[i] = np.searchsorted(ordered[:n], every[i])
+            j = rows.indices[rows.indptr[members[m]] + i]
+            at = (j * 2654435761) >> 7 & (size - 1)
+            while keys[at] != j and keys[at] >= 0:
+                at = (at + 1) & (size - 1)
+            if keys[at] < 0:
+                keys[at], numbers[at] = j, n
+                n += 1
+            local[place[m] + i] = numbers[at]
     return n
 
 
@@ -115,209 +117,233 @@ def decide(
 
     ``dots``: products M_a . M_b of each class's prototypes by rank, from dots_first[c] on, dots_size[c] a row.
     """
-    for k in prange(present.size):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
-        members = order[first[k] : first[k + 1]]
-        _decide_class(
-            rows, rate, weight, members, present[k], frozen, own_M, own_R, slots, rank, classes, scalars, rule, dots,
-            dots_first[present[k]], dots_size[present[k]], out,
+    part = np.searchsorted(first, np.arange(PARTS + 1) * order.size // PARTS)
+    part[PARTS] = present.size
+    for s in prange(PARTS):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
+        _decide_classes(
+            rows, rate, weight, order, first, present, part[s], part[s + 1], frozen, own_M, own_R, slots, rank,
+            classes, scalars, rule, dots, dots_first, dots_size, out,
         )  # fmt: skip
 
 
 @kernel(error_model="numpy")
-def _decide_class(
-    rows: Rows, rate: Reals, weight: Reals, members: Ints, y: int, frozen: Frozen, own_M: Reals, own_R: Reals,
-    slots: Slots, rank: Ints, classes: Classes, scalars: Reals, rule: Rule, dots: Reals, base: int, size: int,
-    out: Decisions,
+def _decide_classes(
+    rows: Rows, rate: Reals, weight: Reals, order: Ints, first: Longs, present: Ints, begins: int, ends: int,
+    frozen: Frozen, own_M: Reals, own_R: Reals, slots: Slots, rank: Ints, classes: Classes, scalars: Reals,
+    rule: Rule, dots: Reals, dots_first: Longs, dots_size: Ints, out: Decisions,
 ) -> None:  # fmt: skip
+    """Classes present[begins:ends]. Loops over them: to hand over so many arrays takes longer than many a class."""
     omega, tau = scalars[OMEGA], rule.tau
+    longest = 0
+    for k in range(begins, ends):
+        longest = max(longest, dots_size[present[k]])
     # the class's prototypes: code, kind, rank, place in own_M and own_R (-1: born in this group)
-    code, kind = np.empty(size, np.int32), np.empty(size, np.int8)
-    ranks, in_M, in_R = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int32)
-    mass = np.zeros(size)
-    taken = np.zeros(size, np.bool_)
-    alive, p = 0, classes.first[y]
-    while p >= 0:
-        code[alive], kind[alive], ranks[alive] = p, slots.kind[p], rank[p]
-        in_M[alive] = in_R[alive] = alive
-        mass[alive] = slots.mass[p]
-        taken[rank[p]] = True
-        alive += 1
-        p = slots.next[p]
-    place = np.empty(members.size + 1, np.int64)
-    place[0] = 0
-    for m in range(members.size):
-        place[m + 1] = place[m] + rows.indptr[members[m] + 1] - rows.indptr[members[m]]
-    local = np.empty(place[members.size], np.int32)
-    n = _local_features(rows, members, local, place)
-    many = members.size > 1
-    changed_M = np.zeros((size, n if many else 0))
-    changed_R = np.zeros((size, n if many else 0))
-    centre, cos = np.empty(size), np.empty(size)
-    correction, score = np.empty(size), np.empty(size)
-    for m in range(members.size):
-        t = members[m]
-        begin, here = rows.indptr[t], local[place[m] : place[m + 1]]
-        x = rows.x[begin : rows.indptr[t + 1]]
-        power = omega * weight[t]
-        # 1. the own class, with what it has learned in this group
-        best = NOBODY
-        for a in range(alive):
-            product = own_M[t, in_M[a]] if in_M[a] >= 0 else 0.0
-            push = own_R[t, in_R[a]] if in_R[a] >= 0 else 0.0
-            if m > 0:
-                for i in range(here.size):
-                    product += x[i] * changed_M[ranks[a], here[i]]
-                    push += x[i] * changed_R[ranks[a], here[i]]
-            square = dots[base + ranks[a] * size + ranks[a]]
-            centre[a] = product
-            cos[a] = product / np.sqrt(square) if square > 0 else 0.0
-            correction[a] = push / omega
-            score[a] = tau * cos[a] + correction[a]
-            if kind[a] == ACTIVE and (best < 0 or score[a] > score[best]):
-                best = a
-        wrong = -np.inf
-        for h in range(frozen.top_class.shape[1]):
-            if frozen.top_class[t, h] >= 0 and frozen.top_class[t, h] != y:
-                wrong = frozen.top_score[t, h]
-                break
-        if best >= 0:
-            out.own_code[t], out.own_score[t] = code[best], score[best]
-        share = np.zeros(alive + 1)
-        # 2. an unseen class: its first prototype is this row
-        if best < 0:
-            best = alive
-            alive = _born(code, kind, ranks, in_M, in_R, mass, taken, alive, t, ACTIVE, dots, base, size)
-            centre[best] = cos[best] = correction[best] = score[best] = 0
-            out.born_kind[t], out.born_rank[t] = ACTIVE, ranks[best]
-            classes.active[y], classes.trial[y], classes.wait[y], classes.errors[y] = 1, -1, rule.grow_after, 0
-        elif wrong > -np.inf:
-            own = score[best]
-            error = own < wrong
-            if rule.correction > 0:
-                out.loss[t] = max(0.0, rule.margin - (own - wrong))
-            # 3. grow: a trial is a silent centre that must earn its place
-            if classes.limit[y] > 1:
-                if not error:
-                    out.right_score[t] = own
-                a = 0
-                while a < alive and kind[a] != TRIAL:
-                    a += 1
-                if a < alive:
-                    classes.age[y] += 1
-                    if error and tau * cos[a] + correction[best] > wrong:
-                        classes.saved[y] += 1
-                    if cos[a] > cos[best]:
-                        share[a] = 1.0
-                    gain = classes.saved[y] - classes.stolen[y]
-                    if gain >= rule.grow_gain and gain >= rule.grow_z * np.sqrt(classes.saved[y] + classes.stolen[y]):
-                        if share[a] > 0:  # the trial's own attraction comes before its promotion
+    code, kind = np.empty(longest, np.int32), np.empty(longest, np.int8)
+    ranks, in_M, in_R = np.empty(longest, np.int32), np.empty(longest, np.int32), np.empty(longest, np.int32)
+    mass, centre, cos = np.empty(longest), np.empty(longest), np.empty(longest)
+    correction, score, shares = np.empty(longest), np.empty(longest), np.empty(longest + 1)
+    taken = np.empty(longest, np.bool_)
+    for k in range(begins, ends):
+        y, members = present[k], order[first[k] : first[k + 1]]
+        base, size = dots_first[y], dots_size[y]
+        taken[:] = False
+        alive, p = 0, classes.first[y]
+        while p >= 0:
+            code[alive], kind[alive], ranks[alive] = p, slots.kind[p], rank[p]
+            in_M[alive] = in_R[alive] = alive
+            mass[alive] = slots.mass[p]
+            taken[rank[p]] = True
+            alive += 1
+            p = slots.next[p]
+        place = np.empty(members.size + 1, np.int64)
+        place[0] = 0
+        for m in range(members.size):
+            place[m + 1] = place[m] + rows.indptr[members[m] + 1] - rows.indptr[members[m]]
+        local = np.empty(place[members.size], np.int32)
+        n = _local_features(rows, members, local, place)
+        many = members.size > 1
+        changed_M = np.zeros((size, n if many else 0))
+        changed_R = np.zeros((size, n if many else 0))
+        for m in range(members.size):
+            t = members[m]
+            begin, here = rows.indptr[t], local[place[m] : place[m + 1]]
+            x = rows.x[begin : rows.indptr[t + 1]]
+            power = omega * weight[t]
+            # 1. the own class, with what it has learned in this group
+            best = NOBODY
+            for a in range(alive):
+                product = own_M[t, in_M[a]] if in_M[a] >= 0 else 0.0
+                push = own_R[t, in_R[a]] if in_R[a] >= 0 else 0.0
+                if m > 0:
+                    for i in range(here.size):
+                        product += x[i] * changed_M[ranks[a], here[i]]
+                        push += x[i] * changed_R[ranks[a], here[i]]
+                square = dots[base + ranks[a] * size + ranks[a]]
+                centre[a] = product
+                cos[a] = product / np.sqrt(square) if square > 0 else 0.0
+                correction[a] = push / omega
+                score[a] = tau * cos[a] + correction[a]
+                if kind[a] == ACTIVE and (best < 0 or score[a] > score[best]):
+                    best = a
+            wrong = -np.inf
+            for h in range(frozen.top_class.shape[1]):
+                if frozen.top_class[t, h] >= 0 and frozen.top_class[t, h] != y:
+                    wrong = frozen.top_score[t, h]
+                    break
+            if best >= 0:
+                out.own_code[t], out.own_score[t] = code[best], score[best]
+            share = _zeros(shares, alive + 1)
+            # 2. an unseen class: its first prototype is this row
+            if best < 0:
+                best = alive
+                alive = _born(code, kind, ranks, in_M, in_R, mass, taken, alive, t, ACTIVE, dots, base, size)
+                centre[best] = cos[best] = correction[best] = score[best] = 0
+                out.born_kind[t], out.born_rank[t] = ACTIVE, ranks[best]
+                classes.active[y], classes.trial[y], classes.wait[y], classes.errors[y] = 1, -1, rule.grow_after, 0
+            elif wrong > -np.inf:
+                own = score[best]
+                error = own < wrong
+                if rule.correction > 0:
+                    out.loss[t] = max(0.0, rule.margin - (own - wrong))
+                # 3. grow: a trial is a silent centre that must earn its place
+                if classes.limit[y] > 1:
+                    if not error:
+                        out.right_score[t] = own
+                    a = 0
+                    while a < alive and kind[a] != TRIAL:
+                        a += 1
+                    if a < alive:
+                        classes.age[y] += 1
+                        if error and tau * cos[a] + correction[best] > wrong:
+                            classes.saved[y] += 1
+                        if cos[a] > cos[best]:
+                            share[a] = 1.0
+                        gain = classes.saved[y] - classes.stolen[y]
+                        if gain >= rule.grow_gain and gain >= rule.grow_z * np.sqrt(
+                            classes.saved[y] + classes.stolen[y]
+                        ):
+                            if share[a] > 0:  # the trial's own attraction comes before its promotion
+                                _attract_trial(
+                                    t, a, power, code, mass, centre, share, alive, ranks, dots, base, size, out
+                                )
+                                if many:
+                                    for i in range(here.size):
+                                        changed_M[ranks[a], here[i]] += power * x[i]
+                                share[a] = 0
+                            kind[a] = ACTIVE
+                            out.promoted[t], out.heir_of[t] = code[a], code[best]
+                            in_R[a] = in_R[best]
+                            if many:
+                                changed_R[ranks[a]] = changed_R[ranks[best]]
+                            correction[a] = correction[best]
+                            score[a] = tau * cos[a] + correction[a]
+                            classes.active[y] += 1
+                            classes.trial[y], classes.errors[y] = -1, 0
+                            if score[a] > own:
+                                best = a
+                        elif classes.age[y] >= rule.trial_rows or gain <= -rule.grow_gain:
+                            out.gone[t] = code[a]
+                            taken[ranks[a]] = False
+                            if many:
+                                changed_M[ranks[a]] = 0
+                                changed_R[ranks[a]] = 0
+                            _forget(
+                                code, kind, ranks, in_M, in_R, mass, centre, cos, correction, score, share, alive, a
+                            )
+                            alive -= 1
+                            best -= best > a
+                            classes.trial[y], classes.errors[y] = -1, 0
+                            classes.wait[y] *= 2
+                        elif share[a] > 0:
                             _attract_trial(t, a, power, code, mass, centre, share, alive, ranks, dots, base, size, out)
                             if many:
                                 for i in range(here.size):
                                     changed_M[ranks[a], here[i]] += power * x[i]
                             share[a] = 0
-                        kind[a] = ACTIVE
-                        out.promoted[t], out.heir_of[t] = code[a], code[best]
-                        in_R[a] = in_R[best]
-                        if many:
-                            changed_R[ranks[a]] = changed_R[ranks[best]]
-                        correction[a] = correction[best]
-                        score[a] = tau * cos[a] + correction[a]
-                        classes.active[y] += 1
-                        classes.trial[y], classes.errors[y] = -1, 0
-                        if score[a] > own:
-                            best = a
-                    elif classes.age[y] >= rule.trial_rows or gain <= -rule.grow_gain:
-                        out.gone[t] = code[a]
-                        taken[ranks[a]] = False
-                        if many:
-                            changed_M[ranks[a]] = 0
-                            changed_R[ranks[a]] = 0
-                        _forget(code, kind, ranks, in_M, in_R, mass, centre, cos, correction, score, share, alive, a)
-                        alive -= 1
-                        best -= best > a
-                        classes.trial[y], classes.errors[y] = -1, 0
-                        classes.wait[y] *= 2
-                    elif share[a] > 0:
-                        _attract_trial(t, a, power, code, mass, centre, share, alive, ranks, dots, base, size, out)
-                        if many:
-                            for i in range(here.size):
-                                changed_M[ranks[a], here[i]] += power * x[i]
-                        share[a] = 0
-                elif error and classes.active[y] < classes.limit[y]:
-                    classes.errors[y] += 1
-                    if classes.errors[y] >= classes.wait[y]:
-                        a = alive
-                        alive = _born(code, kind, ranks, in_M, in_R, mass, taken, alive, t, TRIAL, dots, base, size)
-                        centre[a] = cos[a] = correction[a] = score[a] = 0
-                        out.born_kind[t], out.born_rank[t] = TRIAL, ranks[a]
-                        share = np.zeros(alive + 1)
-                        share[a] = 1.0
-                        _attract_trial(t, a, power, code, mass, centre, share, alive, ranks, dots, base, size, out)
-                        if many:
-                            for i in range(here.size):
-                                changed_M[ranks[a], here[i]] += power * x[i]
-                        classes.trial[y] = 0  # the slot follows when it has one
-                        classes.saved[y] = classes.stolen[y] = classes.age[y] = 0
-        # 4. attract: the K-means step, shared by closeness to the best own prototype
-        total = 0.0
-        for a in range(alive):
-            share[a] = 0
-            if kind[a] == ACTIVE:
-                share[a] = responsibility(cos[a] - cos[best], rule.kernel, rule.width)
-                total += share[a]
-        for a in range(alive):
-            share[a] = share[a] / total if share[a] / total > rule.min_share else 0.0
-            if share[a] > 0:
-                mass[a] += power * share[a]
-                _note_attraction(t, code[a], power * share[a], out)
-        for a in range(alive):
-            if share[a] > 0:
+                    elif error and classes.active[y] < classes.limit[y]:
+                        classes.errors[y] += 1
+                        if classes.errors[y] >= classes.wait[y]:
+                            a = alive
+                            alive = _born(code, kind, ranks, in_M, in_R, mass, taken, alive, t, TRIAL, dots, base, size)
+                            centre[a] = cos[a] = correction[a] = score[a] = 0
+                            out.born_kind[t], out.born_rank[t] = TRIAL, ranks[a]
+                            share = _zeros(shares, alive + 1)
+                            share[a] = 1.0
+                            _attract_trial(t, a, power, code, mass, centre, share, alive, ranks, dots, base, size, out)
+                            if many:
+                                for i in range(here.size):
+                                    changed_M[ranks[a], here[i]] += power * x[i]
+                            classes.trial[y] = 0  # the slot follows when it has one
+                            classes.saved[y] = classes.stolen[y] = classes.age[y] = 0
+            # 4. attract: the K-means step, shared by closeness to the best own prototype
+            total = 0.0
+            for a in range(alive):
+                share[a] = 0
+                if kind[a] == ACTIVE:
+                    share[a] = responsibility(cos[a] - cos[best], rule.kernel, rule.width)
+                    total += share[a]
+            for a in range(alive):
+                share[a] = share[a] / total if share[a] / total > rule.min_share else 0.0
+                if share[a] > 0:
+                    mass[a] += power * share[a]
+                    _note_attraction(t, code[a], power * share[a], out)
+            for a in range(alive):
+                if share[a] > 0:
+                    if many:
+                        for i in range(here.size):
+                            changed_M[ranks[a], here[i]] += power * share[a] * x[i]
+                    for b in range(alive):
+                        if b != a:
+                            both = power * share[a] * (centre[b] + 0.5 * power * share[b])
+                            dots[base + ranks[a] * size + ranks[b]] += both
+                            dots[base + ranks[b] * size + ranks[a]] += both
+                    dots[base + ranks[a] * size + ranks[a]] += power * share[a] * (2 * centre[a] + power * share[a])
+            if rule.correction == 0:
+                continue
+            # 5. correct: lift the own prototype, note the pushes on the best wrong classes inside the margin
+            v = 0.0
+            for i in range(x.size):
+                v += rate[begin + i] * x[i] * x[i]
+            square = dots[base + ranks[best] * size + ranks[best]]
+            own = correction[best]
+            if square > 0:
+                own += tau * (centre[best] + power * share[best]) / np.sqrt(square)
+            hits, lift = 0, 0.0
+            for h in range(frozen.top_class.shape[1]):
+                if (
+                    hits == rule.wrong_classes
+                    or frozen.top_class[t, h] < 0
+                    or own - frozen.top_score[t, h] >= rule.margin
+                ):
+                    break
+                if frozen.top_class[t, h] == y:
+                    continue
+                violation = rule.margin - (own - frozen.top_score[t, h])
+                step = rule.correction * violation / (2 * v + rule.noise + rule.noise_adapt * scalars[MEAN_LOSS])
+                if weight[t] != 1:  # a heavy row closes its violation, no more
+                    step = min(step * weight[t], max(step, violation / (2 * v)))
+                lift += step
+                out.push_slot[t, hits], out.push_step[t, hits] = frozen.top_slot[t, h], -omega * step
+                hits += 1
+                own += step * v
+            if hits > 0:
+                out.lift_code[t], out.lift[t] = code[best], omega * lift
                 if many:
                     for i in range(here.size):
-                        changed_M[ranks[a], here[i]] += power * share[a] * x[i]
-                for b in range(alive):
-                    if b != a:
-                        both = power * share[a] * (centre[b] + 0.5 * power * share[b])
-                        dots[base + ranks[a] * size + ranks[b]] += both
-                        dots[base + ranks[b] * size + ranks[a]] += both
-                dots[base + ranks[a] * size + ranks[a]] += power * share[a] * (2 * centre[a] + power * share[a])
-        if rule.correction == 0:
-            continue
-        # 5. correct: lift the own prototype, note the pushes on the best wrong classes inside the margin
-        v = 0.0
-        for i in range(x.size):
-            v += rate[begin + i] * x[i] * x[i]
-        square = dots[base + ranks[best] * size + ranks[best]]
-        own = correction[best]
-        if square > 0:
-            own += tau * (centre[best] + power * share[best]) / np.sqrt(square)
-        hits, lift = 0, 0.0
-        for h in range(frozen.top_class.shape[1]):
-            if hits == rule.wrong_classes or frozen.top_class[t, h] < 0 or own - frozen.top_score[t, h] >= rule.margin:
-                break
-            if frozen.top_class[t, h] == y:
-                continue
-            violation = rule.margin - (own - frozen.top_score[t, h])
-            step = rule.correction * violation / (2 * v + rule.noise + rule.noise_adapt * scalars[MEAN_LOSS])
-            if weight[t] != 1:  # a heavy row closes its violation, no more
-                step = min(step * weight[t], max(step, violation / (2 * v)))
-            lift += step
-            out.push_slot[t, hits], out.push_step[t, hits] = frozen.top_slot[t, h], -omega * step
-            hits += 1
-            own += step * v
-        if hits > 0:
-            out.lift_code[t], out.lift[t] = code[best], omega * lift
-            if many:
-                for i in range(here.size):
-                    changed_R[ranks[best], here[i]] += omega * lift * rate[begin + i] * x[i]
-    for a in range(alive):  # what the class's prototypes have become
-        square = dots[base + ranks[a] * size + ranks[a]]
-        if code[a] >= 0:
-            slots.kind[code[a]], slots.mass[code[a]], slots.square[code[a]] = kind[a], mass[a], square
-        else:
-            t = -2 - code[a]
-            out.born_mass[t], out.born_square[t], out.born_end[t] = mass[a], square, kind[a]
+                        changed_R[ranks[best], here[i]] += omega * lift * rate[begin + i] * x[i]
+        for a in range(alive):  # what the class's prototypes have become
+            square = dots[base + ranks[a] * size + ranks[a]]
+            if code[a] >= 0:
+                slots.kind[code[a]], slots.mass[code[a]], slots.square[code[a]] = kind[a], mass[a], square
+            else:
+                t = -2 - code[a]
+                out.born_mass[t], out.born_square[t], out.born_end[t] = mass[a], square, kind[a]
+
+
+@kernel()
+def _zeros(array: Reals, size: int) -> Reals:
+    array[:size] = 0
+    return array[:size]
 
 
 @kernel()
