@@ -11,13 +11,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange, types
-from numba.core.cgutils import raw_memmove
-from numba.extending import intrinsic
+from numba import prange
 from numpy.typing import NDArray
 
 from prototide.core.compiling import kernel
 from prototide.core.engines.index import TILE, Index
+from prototide.core.engines.intrinsics import move_items
 from prototide.core.engines.postings import pmi_of
 from prototide.core.engines.sketch import Sketch, note
 from prototide.core.engines.tables import ACTIVE, Ints, Longs, Reals, Rows
@@ -296,34 +295,17 @@ def _make_entries(
         _move(slot, M, R, pmi, start, new, until)
 
 
-def _memmove(typing: Any, array: Any, source: Any, target: Any, count: Any) -> Any:
-    """The C library's memmove: a loop that copies backwards is not vectorised."""
-
-    def moved(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = signature.args[0]
-        data = context.make_array(kind)(context, builder, arguments[0]).data
-        source, target = (builder.gep(data, [each]) for each in arguments[1:3])
-        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
-        raw_memmove(builder, target, source, arguments[3], size)  # type: ignore[no-untyped-call]
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.intp, types.intp), moved
-
-
-_move_array: Any = intrinsic(_memmove)
-
-
 @kernel()
 def _move(
     slot: Ints, M: NDArray[Any], R: NDArray[Any], pmi: NDArray[Any], source: int, target: int, count: int
 ) -> None:
     """Entries to where the pool has room, or further up over themselves."""
-    _move_array(slot, source, target, count)
-    _move_array(M, source, target, count)
+    move_items(slot, source, target, count)
+    move_items(M, source, target, count)
     if R.size > 0:
-        _move_array(R, source, target, count)
+        move_items(R, source, target, count)
     if pmi.size > 0:
-        _move_array(pmi, source, target, count)
+        move_items(pmi, source, target, count)
 
 
 @kernel()

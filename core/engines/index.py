@@ -37,15 +37,6 @@ class Index(NamedTuple):
     hot_pmi: Floats  # like hot_R
 
 
-@kernel()
-def _copy_entry(index: Index, source: int, target: int) -> None:
-    index.slot[target], index.M[target] = index.slot[source], index.M[source]
-    if index.R.size > 0:
-        index.R[target] = index.R[source]
-    if index.pmi.size > 0:
-        index.pmi[target] = index.pmi[source]
-
-
 @kernel(parallel=True)
 def count_flagged(index: Index, flag: Flags) -> Ints:
     """(features,) rare entries whose slot is flagged."""
@@ -198,17 +189,33 @@ def _drop_in_shard(index: Index, held: Ints, least: Reals, scale: Reals, omega: 
                     if index.pmi.size > 0:
                         index.hot_pmi[p // TILE, h, p % TILE] = 0
             continue
-        left = index.start[j]
-        for i in range(index.start[j], index.start[j] + index.length[j]):
-            p = index.slot[i]
-            if least[p] > 0:
-                R = index.R[i] if corrected else 0 * index.M[i]
-                if max(abs(index.M[i]) * scale[p], abs(R) / omega) < least[p]:
-                    continue
-                kept[s, p] += float(index.M[i]) * float(index.M[i])
-            _copy_entry(index, i, left)
-            left += 1
-        index.length[j] = left - index.start[j]
+        begin, end = index.start[j], index.start[j] + index.length[j]
+        R = index.R[begin:end] if corrected else index.R
+        pmi = index.pmi[begin:end] if index.pmi.size > 0 else index.pmi
+        index.length[j] = _drop_in_list(index.slot[begin:end], index.M[begin:end], R, pmi, least, scale, omega, kept[s])
+
+
+@kernel()
+def _drop_in_list(
+    slot: Ints, M: Floats, R: Floats, pmi: Floats, least: Reals, scale: Reals, omega: float, kept: Reals
+) -> int:
+    """How many entries are left; ``R`` and ``pmi`` may be empty."""
+    left = 0
+    for i in range(slot.size):
+        p = slot[i]
+        if least[p] > 0:
+            part = abs(M[i]) * scale[p]
+            if part < least[p] and (R.size == 0 or abs(R[i]) / omega < least[p]):
+                continue
+            kept[p] += float(M[i]) * float(M[i])
+        if left < i:
+            slot[left], M[left] = p, M[i]
+            if R.size > 0:
+                R[left] = R[i]
+            if pmi.size > 0:
+                pmi[left] = pmi[i]
+        left += 1
+    return left
 
 
 @kernel(parallel=True)

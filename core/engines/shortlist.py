@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from prototide.core.compiling import kernel
 from prototide.core.engines.index import TILE
 from prototide.core.engines.index_scoring import add_hot, before, insert_class, top_of
+from prototide.core.engines.intrinsics import prefetch
 from prototide.core.engines.tables import ACTIVE, Floats, Ints, Longs, Reals
 
 CHUNK = 16  # rows that share their scratch arrays
+AHEAD = 4  # lists that are on their way from memory
 BLOCK = 64  # slots of which the highest bound is kept
 NEVER = np.float32(-1e30)  # bound of a slot that is no active prototype's
 EPSILON = 1.2e-7  # of float32
@@ -94,6 +96,11 @@ def _add_rare(
     sum_R[:] = 0
     for i in range(ix.size):
         j = ix[i]
+        if i + 2 * AHEAD < ix.size and ix[i + 2 * AHEAD] < start.size:
+            prefetch(start, ix[i + 2 * AHEAD])
+            prefetch(length, ix[i + 2 * AHEAD])
+        if i + AHEAD < ix.size and ix[i + AHEAD] < start.size:
+            _prefetch_list(slot, M, R, start[ix[i + AHEAD]])
         if j >= start.size:
             continue
         weight, begin, end = M.dtype.type(x[i]), start[j], start[j] + length[j]
@@ -106,6 +113,16 @@ def _add_rare(
         else:
             for k in range(here.size):
                 sum_M[np.uint32(here[k])] += weight * m[k]
+
+
+@kernel()
+def _prefetch_list(slot: Ints, M: Floats, R: Floats, begin: int) -> None:
+    """Where a list begins; the processor finds out by itself that it goes on."""
+    for at in range(begin, begin + 96, 16):
+        prefetch(slot, at)
+        prefetch(M, at)
+        if R.size > 0:
+            prefetch(R, at)
 
 
 @kernel()
