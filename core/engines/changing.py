@@ -21,7 +21,7 @@ from prototide.core.engines.postings import pmi_of
 from prototide.core.engines.sketch import Sketch, note
 from prototide.core.engines.tables import ACTIVE, Ints, Longs, Reals, Rows
 
-PARTS = 64  # of the features, of about equally many items each: what the threads share out
+PARTS, PART_ITEMS = 64, 256  # of the features, that the threads share out; items of a part at least
 
 
 class Operations(NamedTuple):
@@ -41,7 +41,7 @@ class Items(NamedTuple):
     operation: Ints
     x: Reals
     rate: Reals  # mu, empty without corrections
-    part: Ints  # (PARTS + 1,) into `feature`
+    part: Longs  # (parts + 1,) into `feature`
 
 
 class Plan(NamedTuple):
@@ -114,9 +114,15 @@ def _grouped(rows: Rows, rate: Reals, operations: Operations, count: Ints) -> It
             place[k] += 1
     for j in touched:
         count[j] = 0
-    part = np.searchsorted(first, np.arange(PARTS + 1) * total // PARTS).astype(np.int32)
-    part[PARTS] = found
-    return Items(touched, first, operation, x, of_x, part)
+    return Items(touched, first, operation, x, of_x, parts_of(first, min(PARTS, 1 + total // PART_ITEMS)))
+
+
+@kernel()
+def parts_of(first: Longs, parts: int) -> Longs:
+    """(parts + 1,) where to cut a list into parts of about equal work; first[k]: the work before its k-th."""
+    part = np.searchsorted(first, np.arange(parts + 1) * first[-1] // parts)
+    part[parts] = first.size - 1
+    return part
 
 
 @kernel()
@@ -129,7 +135,7 @@ def _find(
     start: Longs, length: Ints, hot: Ints, slot: Ints, items: Items, asked: Ints, missing: Ints, offset: Ints
 ) -> None:
     """Fills ``missing`` and ``offset``. ``asked``: (operations,) slots."""
-    for s in prange(PARTS):
+    for s in prange(items.part.size - 1):
         for k in range(items.part[s], items.part[s + 1]):
             j = items.feature[k]
             if hot[j] < 0:
@@ -174,7 +180,9 @@ def apply(
 
     ``gain``: (items,) gets what each item adds to |M|^2 of its slot; empty: nobody asks.
     """
-    for s in prange(PARTS):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
+    for s in prange(
+        items.part.size - 1
+    ):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
         _apply_part(index, items, operations, plan, information, sketch, gain, s)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba import prange
 
 from prototide.core.compiling import kernel
+from prototide.core.engines.changing import parts_of
 from prototide.core.engines.learning import responsibility
 from prototide.core.engines.tables import (
     ACTIVE,
@@ -31,7 +32,7 @@ from prototide.core.engines.tables import (
     Slots,
 )  # fmt: skip
 
-PARTS = 64  # of the classes, of about equally many rows each: what the threads share out
+PARTS = 64  # of the classes, that the threads share out
 DEAD = 3  # kind of a slot whose prototype is gone, until the next maintenance has taken out its entries
 NOBODY = -1
 
@@ -117,9 +118,8 @@ def decide(
 
     ``dots``: products M_a . M_b of each class's prototypes by rank, from dots_first[c] on, dots_size[c] a row.
     """
-    part = np.searchsorted(first, np.arange(PARTS + 1) * order.size // PARTS)
-    part[PARTS] = present.size
-    for s in prange(PARTS):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
+    part = parts_of(first, min(PARTS, present.size))
+    for s in prange(part.size - 1):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
         _decide_classes(
             rows, rate, weight, order, first, present, part[s], part[s + 1], frozen, own_M, own_R, slots, rank,
             classes, scalars, rule, dots, dots_first, dots_size, out,
