@@ -62,7 +62,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
     merge_threshold, relative_merge, percentile_threshold : float or None, bool, float or None
         Prototypes of one class nearer than this (1 - cosine) are merged; relative: as a fraction of the mean distance
         of same-class prototypes; percentile: and also below that quantile of these distances. None: 0.02; 0: never.
-    truncation_threshold : float, default 1e-4
+    truncation_threshold : float, default 1e-3
         Entries below this fraction of a prototype's largest are dropped now and then (not while its mass is < 100).
     min_weight : float, default 1e-3
         Prototypes whose mass has decayed below are dropped, never the last of a class (but see ``forget_classes``).
@@ -118,7 +118,7 @@ class FastKMeansClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         merge_threshold: float | None = None,
         relative_merge: bool = False,
         percentile_threshold: float | None = None,
-        truncation_threshold: float = 1e-4,
+        truncation_threshold: float = 1e-3,
         min_weight: float = 1e-3,
         batch_size: int = 10240,
         n_threads: int = -1,

@@ -6,12 +6,15 @@ in a folder of its own for each version of the package and its sources: an upgra
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,6 +26,8 @@ import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SOURCES = Path(__file__).parent
+MARKS = b"@kernel(", b"@intrinsic"  # of files that are compiled; `tables` has the numbers and tuples that they share
+UNUSED_DAYS = 30  # after which what was compiled for other sources is deleted
 
 
 def kernel(**options: Any) -> Callable[[Function], Function]:
@@ -44,7 +49,7 @@ def cache_folder() -> str:
     content = hashlib.sha256()
     for path in sorted(SOURCES.rglob("*.py")):
         source = path.read_bytes()
-        if b"@kernel(" in source or path.name == "tables.py":  # kernels, and the numbers and tuples that they share
+        if path.name == "tables.py" or any(mark in source for mark in MARKS):
             content.update(source)
     name = f"prototide-{_version()}-{content.hexdigest()[:12]}"
     named = os.environ.get("NUMBA_CACHE_DIR")
@@ -56,8 +61,10 @@ def cache_folder() -> str:
         try:
             (folder / name).mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder / name).close()
+            os.utime(folder / name)  # used today
         except OSError:
             continue
+        _delete_unused(folder)
         return str(folder / name)
     warnings.warn(
         f"cannot write to {' or '.join(map(str, folders))}: prototide compiles its kernels anew in every process, "
@@ -65,6 +72,13 @@ def cache_folder() -> str:
         stacklevel=2,
     )
     return ""
+
+
+def _delete_unused(folder: Path) -> None:
+    for other in folder.glob("prototide-*"):
+        with contextlib.suppress(OSError):  # somebody else deletes it, or it is not ours
+            if time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
+                shutil.rmtree(other)
 
 
 def _version() -> str:

@@ -154,7 +154,7 @@ class Core(Section):
         default=None, description="merge only below this quantile of all distances"
     )
     truncation_threshold: Annotated[float, Number, Field(ge=0, lt=1)] = Field(
-        default=1e-4, description="share of the largest entry below which entries are dropped"
+        default=1e-3, description="share of the largest entry below which entries are dropped"
     )
     min_weight: Amount = Field(default=1e-3, description="decayed mass below which a prototype is pruned")
     batch_size: Count = Field(default=10_240, description="rows scored at once")

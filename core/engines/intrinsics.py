@@ -1,4 +1,4 @@
-"""What the compiler does not do by itself, for kernels only."""
+"""What a compiler does not do by itself. The functions are what Python does for them; kernels get one instruction."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
 
 BYTE, NUMBER = ir.IntType(8), ir.IntType(32)
 READ, KEPT, DATA = NUMBER(0), NUMBER(3), NUMBER(1)  # to be read, in all caches, data: see llvm.prefetch
 
 
-def _item(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
-    """Where array[at] lies."""
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+def prefetch(array: NDArray[Any], at: int) -> None:
+    """The cache line of array[at] will be read soon; ``at`` may be beyond the end."""
 
 
+def move_items(array: NDArray[Any], source: int, target: int, count: int) -> None:
+    """Copies items to where they may overlap themselves: a loop that goes backwards is not vectorised."""
+    array[target : target + count] = array[source : source + count]
+
+
+@intrinsic
 def _prefetch(typing: Any, array: Any, at: Any) -> Any:
-    """prefetch(array, at): the cache line of array[at] will be read soon; ``at`` may be beyond the end."""
-
     def called(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.bitcast(_item(context, builder, signature.args[0], *arguments), BYTE.as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), NUMBER, NUMBER, NUMBER])
@@ -31,9 +35,8 @@ def _prefetch(typing: Any, array: Any, at: Any) -> Any:
     return types.void(array, types.intp), called
 
 
-def _move_items(typing: Any, array: Any, source: Any, target: Any, count: Any) -> Any:
-    """move_items(array, source, target, count): memmove. A loop that copies backwards is not vectorised."""
-
+@intrinsic
+def _memmove(typing: Any, array: Any, source: Any, target: Any, count: Any) -> Any:
     def called(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, source, target, count = arguments
         kind = signature.args[0]
@@ -45,5 +48,16 @@ def _move_items(typing: Any, array: Any, source: Any, target: Any, count: Any) -
     return types.void(array, types.intp, types.intp, types.intp), called
 
 
-prefetch: Any = intrinsic(_prefetch)
-move_items: Any = intrinsic(_move_items)
+def _item(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+    """Where array[at] lies."""
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+
+
+@overload(prefetch)
+def _in_kernels_prefetch(array: Any, at: Any) -> Any:
+    return lambda array, at: _prefetch(array, at)
+
+
+@overload(move_items)
+def _in_kernels_move_items(array: Any, source: Any, target: Any, count: Any) -> Any:
+    return lambda array, source, target, count: _memmove(array, source, target, count)

@@ -52,7 +52,7 @@ def test_the_defaults_are_those_of_the_product_description() -> None:
     assert defaults == {
         "k_init": 3, "k_list": None, "init_method": "kmeans++", "distance": "cosine", "dtype": "float32",
         "soft": True, "soft_type": "linear", "temperature": 1.0, "lambda_penalty": 0.1, "merge_threshold": None,
-        "relative_merge": False, "percentile_threshold": None, "truncation_threshold": 1e-4, "min_weight": 1e-3,
+        "relative_merge": False, "percentile_threshold": None, "truncation_threshold": 1e-3, "min_weight": 1e-3,
         "batch_size": 10240, "n_threads": -1, "random_state": 42, "max_iters": 50, "tol": 1e-4, "half_life": None,
         "idf": True, "update_rows": "auto", "novelty": None, "forget_classes": False, "memory_budget_bytes": None,
     }  # fmt: skip

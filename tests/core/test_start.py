@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_other_sources_are_compiled_into_another_folder(tmp_path: Path, monkeypa
     assert compiling.cache_folder() != first
     assert f"prototide-{version('prototide')}-" in first
     assert Path(first).is_dir()
+
+
+def test_what_was_compiled_for_other_sources_is_deleted_when_nobody_used_it_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    ours = Path(compiling.cache_folder())
+    kept, old, foreign = tmp_path / "prototide-1-kept", tmp_path / "prototide-0-old", tmp_path / "someone-else"
+    for folder in (kept, old, foreign):
+        (folder / "inside").mkdir(parents=True)
+    for folder in (ours, old, foreign):
+        os.utime(folder, (0, time.time() - 31 * 86_400))
+    assert Path(compiling.cache_folder()) == ours
+    assert sorted(tmp_path.iterdir()) == sorted([ours, kept, foreign])
 
 
 def test_a_checkout_that_is_not_installed_compiles_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
