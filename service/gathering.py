@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from operator import attrgetter
+from typing import NamedTuple, Protocol
 
 from prototide.service.broker import Record
 from prototide.service.errors import PersonMustAct
@@ -20,6 +20,9 @@ MAX_STEP_BYTES = 64 * 2**20  # bounds a step's memory whatever its records hold
 MAX_STEP_RECORDS = 10_000
 
 
+_PLACE = attrgetter("record.partition", "record.offset")
+
+
 class RecordSource(Protocol):
     """Where records come from; `broker.Source`."""
 
@@ -30,8 +33,7 @@ class RecordSource(Protocol):
         """Up to `most` records within `timeout` seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """A record, decoded: a batch, or why there is none."""
 
     record: Record
@@ -92,7 +94,7 @@ class Gatherer:
                 break
         self._looked_at = time.monotonic()
         decode_seconds, self._decode_seconds = self._decode_seconds, 0.0
-        return sorted(self._close(), key=lambda each: (each.record.partition, each.record.offset)), decode_seconds
+        return sorted(self._close(), key=_PLACE), decode_seconds
 
     def _wanted(self) -> int:
         """How many more records to ask for; 0 when the pending ones fill a step."""
@@ -103,6 +105,10 @@ class Gatherer:
         return max(1, min(missing // rows_each, MAX_STEP_RECORDS))
 
     def _close(self) -> list[Taken]:
+        if self._rows <= self._max_rows and self._size <= MAX_STEP_BYTES and len(self._pending) <= MAX_STEP_RECORDS:
+            everything, self._rows, self._size = list(self._pending), 0, 0
+            self._pending.clear()
+            return everything
         step: list[Taken] = []
         rows = size = 0
         while self._pending:

@@ -37,6 +37,7 @@ _NOT_READY = {
 }
 LEAVE_SECONDS = 5.0  # for a checkpoint that is being written when the service fails
 SLOWEST_ROW_SECONDS = 0.02  # to learn one: the slowest engine on a large model, on a busy machine
+YOUNG_OBJECTS = 100_000  # before the collector looks: a step of small records makes as many, which go by themselves
 OnStep = Callable[[StepStats], None]
 
 
@@ -104,6 +105,7 @@ def live(parts: Parts, observers: Observers, stopping: Stopping, turned: Callabl
     if writer.saved is None:
         writer.submit(worker.snapshot())  # a new model keeps its start positions, whatever `start_from` says
     gc.freeze()  # what the start has made stays: the collector need not walk through it again and again
+    gc.set_threshold(YOUNG_OBJECTS)
     observers.life.enter(Phase.LIVE)
     log.info("live at step %d", worker.course.step)
     try:
