@@ -15,7 +15,7 @@ from prototide.service.wire import Batch, DeadLetterReason, Limits, RejectedReco
 from prototide.service.wire_batches import decode_batches
 
 IDLE_SECONDS = 0.2  # longest wait for a first record: signals are handled between steps
-LATE_SECONDS = 0.0005  # between two looks whether a step that is old enough may close
+LATE_SECONDS = 0.001  # between two looks whether a step may close; the client waits whole milliseconds, or spins
 MAX_STEP_BYTES = 64 * 2**20  # bounds a step's memory whatever its records hold
 MAX_STEP_RECORDS = 10_000
 
@@ -89,7 +89,8 @@ class Gatherer:
         latest = max(closes, time.monotonic()) + IDLE_SECONDS
         while (wanted := self._wanted()) > 0:
             now = time.monotonic()
-            self._decode(self._source.consume(wanted, max(closes - now, 0.0 if may_close() else LATE_SECONDS)))
+            patience = 0.0 if now >= closes and may_close() else max(closes - now, LATE_SECONDS)
+            self._decode(self._source.consume(wanted, patience))
             if now >= closes and (may_close() or now >= latest):
                 break
         self._looked_at = time.monotonic()
