@@ -53,11 +53,11 @@ def _item(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
 
 
-@overload(prefetch)
+@overload(prefetch, strict=False)  # strict: the annotations, too, would have to be the same
 def _in_kernels_prefetch(array: Any, at: Any) -> Any:
     return lambda array, at: _prefetch(array, at)
 
 
-@overload(move_items)
+@overload(move_items, strict=False)
 def _in_kernels_move_items(array: Any, source: Any, target: Any, count: Any) -> Any:
     return lambda array, source, target, count: _memmove(array, source, target, count)
