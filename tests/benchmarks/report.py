@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -86,6 +87,14 @@ def _text(value: Cell, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # not every benchmark needs all of them
+            found[name] = version(name)
+    return found
+
+
 def write(path: Path | None, benchmark: str, options: argparse.Namespace, results: Any) -> None:
     """The results as JSON with versions, seeds and machine; nothing without a path."""
     if path is None:
@@ -93,7 +102,7 @@ def write(path: Path | None, benchmark: str, options: argparse.Namespace, result
     about = {
         "benchmark": benchmark,
         "options": {key: value for key, value in vars(options).items() if key not in ("json", "data")},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | _versions(),
         "seeds": {"shuffle": SHUFFLE_SEED},
         "machine": {"system": platform.system(), "architecture": platform.machine()},
     }
