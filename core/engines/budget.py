@@ -5,9 +5,9 @@
                                    part in their prototype's score go, never those above half of its largest
     3. whatever it takes           all prototypes of a class merge, nearest first; of each the largest entry stays
 
-A part is max(tau |M_j| / |M|, |R_j| / omega), as in truncation, but measured on one scale for all prototypes. "Its
-largest" is that of the centre, which is never lost. What is decided follows from the model's content alone, so that a
-restored model goes on as the one that was saved would.
+A part is max(tau |M_j| / |M|, |R_j| / omega), as in truncation, but with mutual information and measured on one scale
+for all prototypes. "Its largest" is that of the centre, which is never lost. What is decided follows from the model's
+content alone, so that a restored model goes on as the one that was saved would.
 """
 
 from __future__ import annotations

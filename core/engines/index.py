@@ -117,9 +117,11 @@ def collect(
 def largest_parts(index: Index, held: Ints, flag: Flags, scale: Reals, omega: float, shards: Reals) -> None:
     """shards[s, p] <- largest part of an entry of flagged slot p in its score, over the features of shard s.
 
+    A part is without mutual information, as truncation measures it; see `maintenance.parts`.
+
     ``held``: the features that have entries; feature j is in shard j modulo the number of shards.
     """
-    corrected = index.R.size > 0
+    corrected, informed = index.R.size > 0, index.pmi.size > 0
     for s in prange(shards.shape[0]):
         for j in held:
             if j % shards.shape[0] != s:
@@ -128,16 +130,17 @@ def largest_parts(index: Index, held: Ints, flag: Flags, scale: Reals, omega: fl
             if h >= 0:
                 for p in range(flag.size):
                     if flag[p]:
-                        part = abs(index.hot_M[p // TILE, h, p % TILE]) * scale[p]
-                        if corrected:
-                            part = max(part, abs(index.hot_R[p // TILE, h, p % TILE]) / omega)
+                        tile, q = p // TILE, p % TILE
+                        R = index.hot_R[tile, h, q] if corrected else 0 * index.hot_M[tile, h, q]
+                        pmi = index.hot_pmi[tile, h, q] if informed else 0 * R
+                        part = max(abs(index.hot_M[tile, h, q]) * scale[p], abs(R - pmi) / omega)
                         shards[s, p] = max(shards[s, p], part)
             for i in range(index.start[j], index.start[j] + index.length[j]):
                 p = index.slot[i]
                 if flag[p]:
-                    part = abs(index.M[i]) * scale[p]
-                    if corrected:
-                        part = max(part, abs(index.R[i]) / omega)
+                    R = index.R[i] if corrected else 0 * index.M[i]
+                    pmi = index.pmi[i] if informed else 0 * R
+                    part = max(abs(index.M[i]) * scale[p], abs(R - pmi) / omega)
                     shards[s, p] = max(shards[s, p], part)
 
 
@@ -159,18 +162,23 @@ def part_counts(index: Index, held: Ints, below: Reals, scale: Reals, omega: flo
 
 
 @kernel(parallel=True)
-def drop_entries(index: Index, held: Ints, least: Reals, scale: Reals, omega: float, kept: Reals) -> None:
+def drop_entries(
+    index: Index, held: Ints, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals
+) -> None:
     """Of slots with least[p] > 0, drops the entries whose part in the score is below it (inf: all of them).
 
+    ``informed``: whether the mutual information counts; see `maintenance.parts`.
     kept[s, p] <- |M_p|^2 of what is left, in the features of shard s.
     """
     for s in prange(kept.shape[0]):
-        _drop_in_shard(index, held, least, scale, omega, kept, s)
+        _drop_in_shard(index, held, least, scale, omega, informed, kept, s)
 
 
 @kernel()
-def _drop_in_shard(index: Index, held: Ints, least: Reals, scale: Reals, omega: float, kept: Reals, s: int) -> None:
-    corrected = index.R.size > 0
+def _drop_in_shard(
+    index: Index, held: Ints, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals, s: int
+) -> None:
+    corrected, kept_apart = index.R.size > 0, index.pmi.size > 0
     for j in held:
         if j % kept.shape[0] != s:
             continue
@@ -178,34 +186,41 @@ def _drop_in_shard(index: Index, held: Ints, least: Reals, scale: Reals, omega: 
         if h >= 0:
             for p in range(least.size):
                 if least[p] > 0:
-                    M = index.hot_M[p // TILE, h, p % TILE]
-                    R = index.hot_R[p // TILE, h, p % TILE] if corrected else 0 * M
+                    tile, q = p // TILE, p % TILE
+                    M = index.hot_M[tile, h, q]
+                    R = index.hot_R[tile, h, q] if corrected else 0 * M
+                    if kept_apart and not informed:
+                        R -= index.hot_pmi[tile, h, q]
                     if max(abs(M) * scale[p], abs(R) / omega) >= least[p]:
                         kept[s, p] += float(M) * float(M)
                         continue
-                    index.hot_M[p // TILE, h, p % TILE] = 0
+                    index.hot_M[tile, h, q] = 0
                     if corrected:
-                        index.hot_R[p // TILE, h, p % TILE] = 0
-                    if index.pmi.size > 0:
-                        index.hot_pmi[p // TILE, h, p % TILE] = 0
+                        index.hot_R[tile, h, q] = 0
+                    if kept_apart:
+                        index.hot_pmi[tile, h, q] = 0
             continue
         begin, end = index.start[j], index.start[j] + index.length[j]
         R = index.R[begin:end] if corrected else index.R
-        pmi = index.pmi[begin:end] if index.pmi.size > 0 else index.pmi
-        index.length[j] = _drop_in_list(index.slot[begin:end], index.M[begin:end], R, pmi, least, scale, omega, kept[s])
+        pmi = index.pmi[begin:end] if kept_apart else index.pmi
+        index.length[j] = _drop_in_list(
+            index.slot[begin:end], index.M[begin:end], R, pmi, least, scale, omega, informed, kept[s]
+        )
 
 
 @kernel()
 def _drop_in_list(
-    slot: Ints, M: Floats, R: Floats, pmi: Floats, least: Reals, scale: Reals, omega: float, kept: Reals
+    slot: Ints, M: Floats, R: Floats, pmi: Floats, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals
 ) -> int:
     """How many entries are left; ``R`` and ``pmi`` may be empty."""
     left = 0
     for i in range(slot.size):
         p = slot[i]
         if least[p] > 0:
-            part = abs(M[i]) * scale[p]
-            if part < least[p] and (R.size == 0 or abs(R[i]) / omega < least[p]):
+            correction = R[i] if R.size > 0 else 0 * M[i]
+            if pmi.size > 0 and not informed:
+                correction -= pmi[i]
+            if max(abs(M[i]) * scale[p], abs(correction) / omega) < least[p]:
                 continue
             kept[p] += float(M[i]) * float(M[i])
         if left < i:

@@ -476,8 +476,11 @@ class IndexedEngine(PlainEngine):
         )
         return largest.max(axis=0)
 
-    def _drop(self, least: Reals) -> None:
-        """Drops the entries whose part is below ``least[slot]`` and those of dead slots; |M|^2 anew where it is > 0."""
+    def _drop(self, least: Reals, informed: bool = False) -> None:
+        """Drops the entries whose part is below ``least[slot]`` and those of dead slots; |M|^2 anew where it is > 0.
+
+        ``informed``: whether the mutual information counts.
+        """
         slots = self._slots
         changed = least > 0
         least = np.where(slots.kind == DEAD, np.inf, least)
@@ -485,7 +488,7 @@ class IndexedEngine(PlainEngine):
             return
         kept = np.zeros((SHARDS, slots.kind.size))
         entries.drop_entries(
-            self._index, self._held_features(), least, self._scales().astype(np.float64), self.omega, kept
+            self._index, self._held_features(), least, self._scales().astype(np.float64), self.omega, informed, kept
         )
         slots.square[changed] = kept.sum(axis=0)[changed]
         diagonal = self._dots_first[slots.cls] + self._rank * (self._dots_size[slots.cls] + 1)
@@ -695,7 +698,7 @@ class IndexedEngine(PlainEngine):
 
     def largest_parts(self) -> Reals:
         """(slots,) largest part of each prototype's centre, 0 for empty slots."""
-        centres = self._index._replace(R=self._index.R[:0])
+        centres = self._index._replace(R=self._index.R[:0], pmi=self._index.pmi[:0])
         return self._largest_parts(centres, self._slots.kind % DEAD > 0)
 
     def part_counts(self, below: Reals) -> Longs:
@@ -708,7 +711,7 @@ class IndexedEngine(PlainEngine):
 
     def drop_parts(self, least: Reals) -> None:
         """Drops the entries whose part is below ``least[slot]``."""
-        self._drop(least)
+        self._drop(least, informed=True)
         self._recompute_dots()
 
     def _trim(self) -> None:

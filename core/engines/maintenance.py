@@ -179,13 +179,20 @@ def exact_norms(postings: Postings, holdings: Holdings, slots: Slots, touched: F
 
 
 @kernel(error_model="numpy")
-def parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, p: int) -> Reals:
-    """How large each entry of a prototype is in its score; features ascending."""
-    _, M, R, _ = gather(postings, holdings, p)
+def parts(
+    postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, p: int, informed: bool
+) -> Reals:
+    """How large each entry of a prototype is in its score; features ascending.
+
+    ``informed``: with its mutual information. Truncation is without: that of a word that was seen once is so large that
+    nothing would ever be dropped. A budget is with: such words are worth more than frequent ones.
+    """
+    _, M, R, pmi = gather(postings, holdings, p)
     scale = tau / np.sqrt(slots.square[p]) if slots.square[p] > 0 else 0.0
     size = np.empty(M.size)
     for i in range(M.size):
-        size[i] = max(abs(M[i]) * scale, abs(R[i]) / scalars[OMEGA])
+        correction = R[i] if informed else R[i] - pmi[i]
+        size[i] = max(abs(M[i]) * scale, abs(correction) / scalars[OMEGA])
     return size
 
 
@@ -207,19 +214,21 @@ def part_counts(
     counts = np.zeros(BUCKETS, np.int64)
     for p in range(slots.kind.size):
         if slots.kind[p] != FREE:
-            for part in parts(postings, holdings, slots, scalars, tau, p):
+            for part in parts(postings, holdings, slots, scalars, tau, p, True):
                 if part < below[p]:
                     counts[bucket(part)] += 1
     return counts
 
 
 @kernel()
-def drop_parts(postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, least: Reals) -> None:
+def drop_parts(
+    postings: Postings, holdings: Holdings, slots: Slots, scalars: Reals, tau: float, least: Reals, informed: bool
+) -> None:
     """Drops the entries whose part is below ``least[slot]``, and brings |M_p|^2 up to date."""
     for p in range(slots.kind.size):
         if slots.kind[p] == FREE or least[p] <= 0:
             continue
-        size = parts(postings, holdings, slots, scalars, tau, p)
+        size = parts(postings, holdings, slots, scalars, tau, p, informed)
         features, _, _, _ = gather(postings, holdings, p)
         kept, start = 0, holdings.start[p]
         for i in range(features.size):
@@ -240,5 +249,5 @@ def truncate(postings: Postings, holdings: Holdings, slots: Slots, scalars: Real
     for p in range(slots.kind.size):
         old = slots.kind[p] == ACTIVE and slots.mass[p] / scalars[OMEGA] >= rule.young_mass
         if old and touched[slots.cls[p]] and holdings.length[p] > 0:
-            least[p] = rule.truncation * parts(postings, holdings, slots, scalars, rule.tau, p).max()
-    drop_parts(postings, holdings, slots, scalars, rule.tau, least)
+            least[p] = rule.truncation * parts(postings, holdings, slots, scalars, rule.tau, p, False).max()
+    drop_parts(postings, holdings, slots, scalars, rule.tau, least, False)

@@ -523,7 +523,7 @@ class PlainEngine:
 
     def drop_parts(self, least: Reals) -> None:
         """Drops the entries whose part is below ``least[slot]``."""
-        maintenance.drop_parts(*self._everything()[:3], self._scalars, self.rule.tau, least)
+        maintenance.drop_parts(*self._everything()[:3], self._scalars, self.rule.tau, least, True)
 
     def _everything(self) -> tuple[Postings, Holdings, Slots, Classes]:
         return self._postings, self._holdings, self._slots, self._classes

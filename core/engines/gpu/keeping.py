@@ -192,7 +192,9 @@ class Keeping(PlainEngine):
         maintenance.merge(self._store, self._slots, self._classes, self._counters, distance, everywhere)
 
     def _parts(self) -> Tensor:
-        return maintenance.parts(self._store, to_device(self._slots.square, self.device), self.omega, self.rule)
+        return maintenance.parts(
+            self._store, to_device(self._slots.square, self.device), self.omega, self.rule, informed=True
+        )
 
     def largest_parts(self) -> Reals:
         """(slots,) largest part of each prototype's centre, 0 for empty slots."""

@@ -181,9 +181,10 @@ def centre_parts(entries: Entries, square: Tensor, rule: Rule) -> Tensor:
     return entries.M.abs() * scale[entries.slot]
 
 
-def parts(entries: Entries, square: Tensor, omega: float, rule: Rule) -> Tensor:
-    """(entries,) each one's part in its prototype's score: max(tau |M_j| / |M_p|, |R_j| / omega)."""
-    return torch.maximum(centre_parts(entries, square, rule), entries.R.abs() / omega)
+def parts(entries: Entries, square: Tensor, omega: float, rule: Rule, informed: bool) -> Tensor:
+    """(entries,) each one's part in its prototype's score; see `engines.maintenance.parts`."""
+    correction = entries.R if informed or entries.pmi is None else entries.R - entries.pmi
+    return torch.maximum(centre_parts(entries, square, rule), correction.abs() / omega)
 
 
 def largest(entries: Entries, part: Tensor, square: Tensor) -> Tensor:
@@ -193,6 +194,6 @@ def largest(entries: Entries, part: Tensor, square: Tensor) -> Tensor:
 
 def truncate(entries: Entries, old: Tensor, square: Tensor, omega: float, rule: Rule) -> None:
     """Drops entries of ``old`` slots whose part in the score is below ``truncation`` times the vector's largest."""
-    part = parts(entries, square, omega, rule)
+    part = parts(entries, square, omega, rule, informed=False)
     least = torch.where(old, rule.truncation * largest(entries, part, square), 0.0)
     entries.keep(part >= least[entries.slot])

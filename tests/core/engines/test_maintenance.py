@@ -110,6 +110,16 @@ def test_entries_of_grown_prototypes_that_are_small_beside_the_largest_are_dropp
     assert old.square == pytest.approx(old.centre @ old.centre, rel=1e-4)
 
 
+def test_the_mutual_information_of_a_word_seen_once_does_not_keep_it(make_classifier: MakeClassifier) -> None:
+    model = make_classifier(k_init=1, idf=False, truncation_threshold=0.01)
+    model.fit_batch([[1.0, 0.5, 0.2, 0.0]], ["old"])
+    (young,) = _of(model, "old")
+    assert np.count_nonzero(young.centre) == np.count_nonzero(young.information) == 3
+    model.fit_batch([[1.0, 0.5, 0.0, 0.0]] * FILLER, ["old"] * FILLER)
+    (old,) = _of(model, "old")
+    assert np.flatnonzero(old.centre).tolist() == np.flatnonzero(old.information).tolist() == [0, 1]
+
+
 def test_maintenance_makes_norms_exact(make_classifier: MakeClassifier) -> None:
     model = make_classifier(k_init=1, idf=False)
     model.fit_batch([[1.0, 0.5, 0.01]] * 4 * FILLER, ["one"] * 4 * FILLER)
