@@ -114,34 +114,52 @@ def collect(
 
 
 @kernel(parallel=True)
-def largest_parts(index: Index, held: Ints, flag: Flags, scale: Reals, omega: float, shards: Reals) -> None:
-    """shards[s, p] <- largest part of an entry of flagged slot p in its score, over the features of shard s.
+def largest_parts(index: Index, held: Ints, scale: Reals, omega: float, shards: Reals) -> None:
+    """shards[s, p] <- largest part of an entry of slot p in its score, over the features of shard s.
 
     A part is without mutual information, as truncation measures it; see `maintenance.parts`.
-
     ``held``: the features that have entries; feature j is in shard j modulo the number of shards.
     """
-    corrected, informed = index.R.size > 0, index.pmi.size > 0
     for s in prange(shards.shape[0]):
-        for j in held:
-            if j % shards.shape[0] != s:
-                continue
-            h = index.hot[j]
-            if h >= 0:
-                for p in range(flag.size):
-                    if flag[p]:
-                        tile, q = p // TILE, p % TILE
-                        R = index.hot_R[tile, h, q] if corrected else 0 * index.hot_M[tile, h, q]
-                        pmi = index.hot_pmi[tile, h, q] if informed else 0 * R
-                        part = max(abs(index.hot_M[tile, h, q]) * scale[p], abs(R - pmi) / omega)
-                        shards[s, p] = max(shards[s, p], part)
-            for i in range(index.start[j], index.start[j] + index.length[j]):
-                p = index.slot[i]
-                if flag[p]:
-                    R = index.R[i] if corrected else 0 * index.M[i]
-                    pmi = index.pmi[i] if informed else 0 * R
-                    part = max(abs(index.M[i]) * scale[p], abs(R - pmi) / omega)
-                    shards[s, p] = max(shards[s, p], part)
+        _largest_in_shard(index, held, scale, omega, shards[s], s, shards.shape[0])
+
+
+@kernel()
+def _largest_in_shard(
+    index: Index, held: Ints, scale: Reals, omega: float, largest: Reals, s: int, shards: int
+) -> None:
+    corrected, informed = index.R.size > 0, index.pmi.size > 0
+    for j in held:
+        if j % shards != s:
+            continue
+        h = index.hot[j]
+        if h >= 0:
+            for first in range(0, largest.size, TILE):
+                tile, here = first // TILE, slice(first, min(first + TILE, largest.size))
+                R = index.hot_R[tile, h] if corrected else index.R
+                pmi = index.hot_pmi[tile, h] if informed else index.pmi
+                _largest_in_row(index.hot_M[tile, h], R, pmi, scale[here], omega, largest[here])
+        for i in range(index.start[j], index.start[j] + index.length[j]):
+            p = index.slot[i]
+            R = index.R[i] if corrected else 0 * index.M[i]
+            pmi = index.pmi[i] if informed else 0 * R
+            largest[p] = max(largest[p], abs(index.M[i]) * scale[p], abs(R - pmi) / omega)
+
+
+@kernel()
+def _largest_in_row(M: Floats, R: Floats, pmi: Floats, scale: Reals, omega: float, largest: Reals) -> None:
+    """Of one hot feature in the slots of a tile; ``R`` and ``pmi`` may be empty."""
+    for q in range(largest.size):
+        part = abs(M[q]) * scale[q]
+        largest[q] = part if part > largest[q] else largest[q]
+    if pmi.size > 0:
+        for q in range(largest.size):
+            part = abs(R[q] - pmi[q]) / omega
+            largest[q] = part if part > largest[q] else largest[q]
+    elif R.size > 0:
+        for q in range(largest.size):
+            part = abs(R[q]) / omega
+            largest[q] = part if part > largest[q] else largest[q]
 
 
 @kernel(parallel=True)
@@ -184,21 +202,11 @@ def _drop_in_shard(
             continue
         h = index.hot[j]
         if h >= 0:
-            for p in range(least.size):
-                if least[p] > 0:
-                    tile, q = p // TILE, p % TILE
-                    M = index.hot_M[tile, h, q]
-                    R = index.hot_R[tile, h, q] if corrected else 0 * M
-                    if kept_apart and not informed:
-                        R -= index.hot_pmi[tile, h, q]
-                    if max(abs(M) * scale[p], abs(R) / omega) >= least[p]:
-                        kept[s, p] += float(M) * float(M)
-                        continue
-                    index.hot_M[tile, h, q] = 0
-                    if corrected:
-                        index.hot_R[tile, h, q] = 0
-                    if kept_apart:
-                        index.hot_pmi[tile, h, q] = 0
+            for first in range(0, least.size, TILE):
+                tile, here = first // TILE, slice(first, min(first + TILE, least.size))
+                R = index.hot_R[tile, h] if corrected else index.R
+                pmi = index.hot_pmi[tile, h] if kept_apart else index.pmi
+                _drop_in_row(index.hot_M[tile, h], R, pmi, least[here], scale[here], omega, informed, kept[s][here])
             continue
         begin, end = index.start[j], index.start[j] + index.length[j]
         R = index.R[begin:end] if corrected else index.R
@@ -206,6 +214,28 @@ def _drop_in_shard(
         index.length[j] = _drop_in_list(
             index.slot[begin:end], index.M[begin:end], R, pmi, least, scale, omega, informed, kept[s]
         )
+
+
+@kernel()
+def _drop_in_row(
+    M: Floats, R: Floats, pmi: Floats, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals
+) -> None:
+    """Of one hot feature in the slots of a tile; ``R`` and ``pmi`` may be empty. Without branches: vectorised."""
+    nothing = M.dtype.type(0)
+    if R.size == 0:
+        for q in range(least.size):
+            m = M[q] if abs(M[q]) * scale[q] >= least[q] else nothing
+            M[q] = m
+            kept[q] += float(m) * float(m) if least[q] > 0 else 0.0
+        return
+    for q in range(least.size):
+        correction = R[q] - (pmi[q] if pmi.size > 0 and not informed else nothing)
+        stays = max(abs(M[q]) * scale[q], abs(correction) / omega) >= least[q]
+        m = M[q] if stays else nothing
+        M[q], R[q] = m, R[q] if stays else nothing
+        if pmi.size > 0:
+            pmi[q] = pmi[q] if stays else nothing
+        kept[q] += float(m) * float(m) if least[q] > 0 else 0.0
 
 
 @kernel()

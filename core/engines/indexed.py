@@ -30,7 +30,6 @@ from prototide.core.engines.tables import (
     MERGED,
     OMEGA,
     PRUNED,
-    Flags,
     Frozen,
     Ints,
     Longs,
@@ -455,7 +454,7 @@ class IndexedEngine(PlainEngine):
         if old.any():  # what was kept up row by row has rounding in it: |M|^2 anew, with what is too small dropped
             least[old] = TINY
             if rule.truncation > 0:
-                least[old] = np.maximum(rule.truncation * self._largest_parts(self._index, old)[old], TINY)
+                least[old] = np.maximum(rule.truncation * self._largest_parts(self._index)[old], TINY)
         self._drop(least)
         self._touched[:] = False
         self._keep_to_budget()
@@ -468,12 +467,10 @@ class IndexedEngine(PlainEngine):
     def _held_features(self) -> Ints:
         return np.flatnonzero((self._index.length > 0) | (self._index.hot >= 0)).astype(np.int32)
 
-    def _largest_parts(self, index: entries.Index, flag: Flags) -> Reals:
-        """(slots,) largest part of an entry in its prototype's score, of flagged slots."""
-        largest = np.zeros((SHARDS, flag.size))
-        entries.largest_parts(
-            index, self._held_features(), flag, self._scales().astype(np.float64), self.omega, largest
-        )
+    def _largest_parts(self, index: entries.Index) -> Reals:
+        """(slots,) largest part of an entry in its prototype's score."""
+        largest = np.zeros((SHARDS, self._slots.kind.size))
+        entries.largest_parts(index, self._held_features(), self._scales().astype(np.float64), self.omega, largest)
         return largest.max(axis=0)
 
     def _drop(self, least: Reals, informed: bool = False) -> None:
@@ -699,7 +696,7 @@ class IndexedEngine(PlainEngine):
     def largest_parts(self) -> Reals:
         """(slots,) largest part of each prototype's centre, 0 for empty slots."""
         centres = self._index._replace(R=self._index.R[:0], pmi=self._index.pmi[:0])
-        return self._largest_parts(centres, self._slots.kind % DEAD > 0)
+        return np.where(self._slots.kind % DEAD > 0, self._largest_parts(centres), 0.0)
 
     def part_counts(self, below: Reals) -> Longs:
         """(BUCKETS,) listed entries by bucket of their part, of those below ``below[slot]``."""
