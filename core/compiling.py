@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,7 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 SOURCES = Path(__file__).parent
 MARKS = b"@kernel(", b"@intrinsic"  # of files that are compiled; `tables` has the numbers and tuples that they share
+CACHE_NAME = re.compile(r"prototide-.+-[0-9a-f]{12}")
 UNUSED_DAYS = 30  # after which what was compiled for other sources is deleted
 
 
@@ -51,7 +53,7 @@ def cache_folder() -> str:
         source = path.read_bytes()
         if path.name == "tables.py" or any(mark in source for mark in MARKS):
             content.update(source)
-    name = f"prototide-{_version()}-{content.hexdigest()[:12]}"
+    name = f"prototide-{_version()}-{content.hexdigest()[:12]}"  # CACHE_NAME
     named = os.environ.get("NUMBA_CACHE_DIR")
     user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path.home() may raise
     folders = [Path(named)] if named else [SOURCES / "__pycache__"]
@@ -75,10 +77,13 @@ def cache_folder() -> str:
 
 
 def _delete_unused(folder: Path) -> None:
-    for other in folder.glob("prototide-*"):
-        with contextlib.suppress(OSError):  # somebody else deletes it, or it is not ours
-            if time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
-                shutil.rmtree(other)
+    """``folder`` may be anyone's: only what has such a name is deleted."""
+    with contextlib.suppress(OSError):  # it cannot be listed
+        for other in folder.iterdir():
+            with contextlib.suppress(OSError):  # somebody else deletes it, or it is no folder
+                named = CACHE_NAME.fullmatch(other.name)
+                if named and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
+                    shutil.rmtree(other)
 
 
 def _version() -> str:

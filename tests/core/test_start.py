@@ -73,13 +73,14 @@ def test_what_was_compiled_for_other_sources_is_deleted_when_nobody_used_it_for_
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     ours = Path(compiling.cache_folder())
-    kept, old, foreign = tmp_path / "prototide-1-kept", tmp_path / "prototide-0-old", tmp_path / "someone-else"
-    for folder in (kept, old, foreign):
+    kept, old = tmp_path / "prototide-1-0123456789ab", tmp_path / "prototide-0-0123456789ab"
+    foreign = [tmp_path / name for name in ("someone-else", "prototide-checkpoints", "prototide-0-0123456789ab-models")]
+    for folder in (kept, old, *foreign):
         (folder / "inside").mkdir(parents=True)
-    for folder in (ours, old, foreign):
+    for folder in (ours, old, *foreign):
         os.utime(folder, (0, time.time() - 31 * 86_400))
     assert Path(compiling.cache_folder()) == ours
-    assert sorted(tmp_path.iterdir()) == sorted([ours, kept, foreign])
+    assert sorted(tmp_path.iterdir()) == sorted([ours, kept, *foreign])
 
 
 def test_a_checkout_that_is_not_installed_compiles_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
