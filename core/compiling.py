@@ -63,10 +63,11 @@ def cache_folder() -> str:
         try:
             (folder / name).mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder / name).close()
-            os.utime(folder / name)  # used today
         except OSError:
             continue
-        _delete_unused(folder)
+        with contextlib.suppress(OSError):  # some network drives keep no times
+            os.utime(folder / name)  # used today
+            _delete_unused(folder)
         return str(folder / name)
     warnings.warn(
         f"cannot write to {' or '.join(map(str, folders))}: prototide compiles its kernels anew in every process, "
@@ -78,12 +79,11 @@ def cache_folder() -> str:
 
 def _delete_unused(folder: Path) -> None:
     """``folder`` may be anyone's: only what has such a name is deleted."""
-    with contextlib.suppress(OSError):  # it cannot be listed
-        for other in folder.iterdir():
-            with contextlib.suppress(OSError):  # somebody else deletes it, or it is no folder
-                named = CACHE_NAME.fullmatch(other.name)
-                if named and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
-                    shutil.rmtree(other)
+    for other in folder.iterdir():
+        with contextlib.suppress(OSError):  # somebody else deletes it, or it is no folder
+            named = CACHE_NAME.fullmatch(other.name)
+            if named and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86_400:
+                shutil.rmtree(other)
 
 
 def _version() -> str:

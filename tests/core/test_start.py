@@ -83,6 +83,21 @@ def test_what_was_compiled_for_other_sources_is_deleted_when_nobody_used_it_for_
     assert sorted(tmp_path.iterdir()) == sorted([ours, kept, *foreign])
 
 
+def test_a_cache_folder_that_keeps_no_times_is_used_and_nothing_in_it_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    ours = Path(compiling.cache_folder())
+    os.utime(ours, (0, 0))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "utime", refused)
+        assert Path(compiling.cache_folder()) == ours
+    assert ours.is_dir()
+
+
 def test_a_checkout_that_is_not_installed_compiles_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise PackageNotFoundError(name)
