@@ -96,7 +96,7 @@ def _local_features(rows: Rows, members: Ints, local: Ints, place: Longs) -> int
     for m in range(members.size):
         for i in range(place[m + 1] - place[m]):
             j = rows.indices[rows.indptr[members[m]] + i]
-            at = (j * 2654435761) >> 7 & (size - 1)
+            at = np.int64(j) * 2654435761 >> 7 & (size - 1)
             while keys[at] != j and keys[at] >= 0:
                 at = (at + 1) & (size - 1)
             if keys[at] < 0:

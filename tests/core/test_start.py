@@ -57,6 +57,17 @@ def test_a_cache_folder_that_is_not_writable_costs_one_warning(tmp_path: Path) -
     assert str(tmp_path / "file" / "folder") in answered
 
 
+def test_the_kernels_run_uncompiled_for_debuggers() -> None:
+    program = """
+import numpy as np
+from prototide.core import FastKMeansClassifier
+model = FastKMeansClassifier(update_rows=8, lambda_penalty=0.1)
+X, y = np.tile(np.eye(4), (6, 1)), np.arange(24) % 4
+print(model.learn(X, y).stats["rows"], model.fit_batch(X, y)["rows"], model.predict(X[:4]).tolist())
+"""
+    assert run(program, NUMBA_DISABLE_JIT="1") == "24 24 [0, 1, 2, 3]\n"
+
+
 def test_other_sources_are_compiled_into_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.py").write_text("@kernel()\ndef one(): return 1")
     monkeypatch.setattr(compiling, "SOURCES", tmp_path)
