@@ -127,3 +127,12 @@ def grown(table: tuple[NDArray[np.generic], ...], size: int, fill: tuple[int, ..
         array if array.size >= size else np.concatenate([array, np.full(size - array.size, value, array.dtype)])
         for array, value in zip(table, fill, strict=True)
     ]
+
+
+def chain_of(slots: Slots, classes: Classes, c: int) -> list[int]:
+    """Slots of a class, ascending."""
+    chain, p = [], int(classes.first[c])
+    while p >= 0:
+        chain.append(p)
+        p = int(slots.next[p])
+    return chain

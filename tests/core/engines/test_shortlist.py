@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from prototide.core import FastKMeansClassifier
-from prototide.core.engines import indexed
+from prototide.core.engines import indexed_ranking, indexed_upkeep
 from tests.core.conftest import MakeClassifier
 from tests.core.streams import text_stream
 
@@ -19,9 +19,9 @@ EVERYTHING = 10**9
 
 def answers(monkeypatch: pytest.MonkeyPatch, exhaustive_slots: int, seed: int, **parameters: Any) -> tuple[Any, ...]:
     """What a stream's rows are answered, and the state afterwards; many features are hot."""
-    monkeypatch.setattr(indexed, "EXHAUSTIVE_SLOTS", exhaustive_slots)
-    monkeypatch.setattr(indexed, "HOT_LEAST", 3)
-    monkeypatch.setattr(indexed, "HOT_SHARE", 8)
+    monkeypatch.setattr(indexed_ranking, "EXHAUSTIVE_SLOTS", exhaustive_slots)
+    monkeypatch.setattr(indexed_upkeep, "HOT_LEAST", 3)
+    monkeypatch.setattr(indexed_upkeep, "HOT_SHARE", 8)
     X, y = text_stream(seed, rows=2400, features=60, classes=12)
     model, seen = FastKMeansClassifier(n_threads=1, **parameters), []
     for first in range(0, X.shape[0], 150):
@@ -50,13 +50,13 @@ def test_a_shortlist_gives_the_bits_of_scoring_all_slots(
 
 def test_rows_that_leave_too_many_slots_are_scored_against_all(monkeypatch: pytest.MonkeyPatch) -> None:
     everything = answers(monkeypatch, EVERYTHING, 3, k_init=2)
-    monkeypatch.setattr(indexed, "SURVIVORS", 0)
+    monkeypatch.setattr(indexed_ranking, "SURVIVORS", 0)
     assert answers(monkeypatch, 0, 3, k_init=2) == everything
 
 
 def test_a_restored_model_makes_the_same_shortlists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexed, "EXHAUSTIVE_SLOTS", 0)
-    monkeypatch.setattr(indexed, "HOT_LEAST", 3)
+    monkeypatch.setattr(indexed_ranking, "EXHAUSTIVE_SLOTS", 0)
+    monkeypatch.setattr(indexed_upkeep, "HOT_LEAST", 3)
     X, y = text_stream(5, rows=1200, features=60, classes=12)
     model = FastKMeansClassifier(n_threads=1).partial_fit(X, y)
     restored = FastKMeansClassifier.from_state(*model.state())
@@ -67,8 +67,8 @@ def test_a_restored_model_makes_the_same_shortlists(monkeypatch: pytest.MonkeyPa
 
 def test_a_bound_follows_what_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """A correction fades by half_life and the centre does not: bounds of old corrections would miss class 0."""
-    monkeypatch.setattr(indexed, "HOT_LEAST", 3)
-    monkeypatch.setattr(indexed, "HOT_SHARE", 8)
+    monkeypatch.setattr(indexed_upkeep, "HOT_LEAST", 3)
+    monkeypatch.setattr(indexed_upkeep, "HOT_SHARE", 8)
 
     def row(shared: Sequence[float], own: int, value: float) -> list[float]:
         values = [*shared, *[0.0] * 60]
@@ -87,7 +87,7 @@ def test_a_bound_follows_what_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(20):
         model.learn([row([0.0] * 4, k, 1.0) for k in others], others)
         for slots in (EVERYTHING, 0):
-            monkeypatch.setattr(indexed, "EXHAUSTIVE_SLOTS", slots)
+            monkeypatch.setattr(indexed_ranking, "EXHAUSTIVE_SLOTS", slots)
             found.append(int(model.predict([asked])[0]))
     assert found[::2] == found[1::2]
     assert set(found) == {0, 1}
