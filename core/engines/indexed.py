@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prototide.core.engines import index as entries
 from prototide.core.engines import learning, settling, sole
 from prototide.core.engines.changing import Operations
+from prototide.core.engines.copying import arrays_of, index_of
 from prototide.core.engines.deciding import DEAD
 from prototide.core.engines.dots import empty_dots, sized_dots
-from prototide.core.engines.index import empty_index
 from prototide.core.engines.indexed_keeping import RANKS_MORE
 from prototide.core.engines.indexed_ranking import IndexedRanking
 from prototide.core.engines.indexed_upkeep import IndexedUpkeep
@@ -128,19 +127,7 @@ class IndexedEngine(IndexedRanking, IndexedUpkeep):
     def state(self) -> dict[str, NDArray[Any]]:
         """The whole model as named arrays, copies: the plain engine's, and what only this one keeps (``index.*``)."""
         used = self._used()
-        flag = (self._slots.kind[:used] % DEAD) != 0
-        count = entries.count_kept(self._index, flag)
-        first = np.append(0, np.cumsum(count, dtype=np.int64))
-        total, dtype = int(first[-1]), self._dtype
-        slot, M, R, pmi = (np.empty(total, each) for each in (np.int32, dtype, dtype, dtype))
-        entries.collect_kept(self._index, flag, first, slot, M, R, pmi)
-        arrays = self._tables_state(used) | {
-            "entry.count": count,
-            "entry.slot": slot,
-            "entry.centre": M,
-            "entry.correction": R,
-            "entry.pmi": pmi,
-        }
+        arrays = self._tables_state(used) | arrays_of(self._index, self._slots.kind[:used] % DEAD != 0)
         return arrays | {
             "index.hot": np.flatnonzero(self._index.hot >= 0),
             "index.rank": self._rank[:used].copy(),
@@ -155,22 +142,11 @@ class IndexedEngine(IndexedRanking, IndexedUpkeep):
         self._scale, self._begun = np.zeros(self._end, self._dtype), np.empty(self._end)
         self._rescale_slots()
         self._limits, self.rule_grows = np.zeros(0, np.int64), bool((self._classes.limit > 1).any())
-        slots, features = self._slots.kind.size, self.n_features
         corrected = self.rule.correction > 0 or bool(arrays["entry.correction"].any())
         informed = self.rule.pmi > 0 or bool(arrays["entry.pmi"].any())
-        self._index = empty_index(features, corrected, informed, self._dtype)
-        self._count = np.zeros(features, np.int32)
-        count = arrays["entry.count"]
-        self._index.length[:] = self._index.room[:] = count
-        self._index.start[:] = np.cumsum(count, dtype=np.int64) - count
-        self._pool_end = int(count.sum())
-        self._reserve_pool(self._pool_end)
-        self._index.slot[: self._pool_end] = arrays["entry.slot"]
-        self._index.M[: self._pool_end] = arrays["entry.centre"]
-        if self._index.R.size:
-            self._index.R[: self._pool_end] = arrays["entry.correction"]
-        if self._index.pmi.size:
-            self._index.pmi[: self._pool_end] = arrays["entry.pmi"]
+        self._index = index_of(arrays, corrected, informed, self._dtype)
+        self._pool_end = int(arrays["entry.count"].sum())
+        self._count = np.zeros(self.n_features, np.int32)
         self._hot_rows = 0
         self._begin_sketch()
         self._grow_hot(0)
@@ -179,7 +155,7 @@ class IndexedEngine(IndexedRanking, IndexedUpkeep):
             self._dots = sized_dots(np.array(arrays["index.dots"]), np.array(arrays["index.dots_size"]))
             self._make_hot(arrays["index.hot"].astype(np.int32))
         else:
-            self._rank = np.zeros(slots, np.int32)
+            self._rank = np.zeros(self._slots.kind.size, np.int32)
             for c in range(self._classes.active.size):
                 for place, p in enumerate(chain_of(self._slots, self._classes, c)):
                     self._rank[p] = place

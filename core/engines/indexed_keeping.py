@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prototide.core.engines import index as entries
 from prototide.core.engines import index_scoring
 from prototide.core.engines.changing import Information, Operations, apply, plan, summed
+from prototide.core.engines.copying import Copied, entries_of
 from prototide.core.engines.dots import empty_dots, grown_dots, recompute_dots
-from prototide.core.engines.index import TILE, empty_index
+from prototide.core.engines.index import TILE, empty_index, reserve_pool
 from prototide.core.engines.merging import Change
 from prototide.core.engines.plain import PlainEngine
 from prototide.core.engines.sketch import empty_sketch, grown_sketch
@@ -32,9 +32,9 @@ class IndexedKeeping(PlainEngine):
         self._pool_end = 0
         self._hot_rows = 0
         self._rank = np.zeros(0, np.int32)  # of each slot among its class's prototypes
-        self._begun = np.zeros(0)  # scratch of settle_group
+        self._begun = np.zeros(0)  # scratch of `settling.settle_group`
         self._dots = empty_dots(np.zeros(0, np.int32))
-        self._count = np.zeros(0, np.int32)  # scratch of group_items
+        self._count = np.zeros(0, np.int32)  # scratch of `changing.plan`
         self._sketch = empty_sketch(0, 0, rule.correction > 0)
         self._scale, self._tau = np.zeros(0, dtype), rule.tau  # for `_scales`
         self._end = 0  # no slot from here on is occupied
@@ -132,15 +132,6 @@ class IndexedKeeping(PlainEngine):
             hot_pmi=change(index.hot_pmi) if index.pmi.size else index.hot_pmi,
         )
 
-    def _reserve_pool(self, size: int) -> None:
-        have = self._index.slot.size
-        if size <= have:
-            return
-        size += size // 8
-        for array in (self._index.slot, self._index.M, self._index.R, self._index.pmi):
-            if array.size or array is self._index.slot:
-                array.resize(size, refcheck=False)  # realloc: no second copy of a large pool
-
     # --- entries ---
 
     def _change(
@@ -153,7 +144,7 @@ class IndexedKeeping(PlainEngine):
         if not operations.row.size:
             return np.zeros(0)
         items, planned, end = plan(self._index, rows, rate, operations, self._count, self._pool_end)
-        self._reserve_pool(end)
+        reserve_pool(self._index, end)
         self._pool_end = end
         information = Information(self._slots.kind, self._slots.mass, self._features.total, self._scalars, pmi)
         gain = np.empty(items.x.size if lengths else 0)
@@ -180,23 +171,11 @@ class IndexedKeeping(PlainEngine):
             self._index = self._index._replace(R=index.R, hot_R=index.hot_R)
             self._sketch.stale[slot] = True  # it took them for corrections
 
-    def _entries_of(self, which: NDArray[Any]) -> tuple[Ints, Ints, NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """(features ascending, slots, M, R, pmi) of all entries of some slots."""
+    def _entries_of(self, which: NDArray[Any]) -> Copied:
+        """All entries of some slots."""
         flag = np.zeros(self._slots.kind.size, np.bool_)
         flag[which] = True
-        count = entries.count_flagged(self._index, flag)
-        count[self._index.hot >= 0] = flag.sum()
-        first = np.append(0, np.cumsum(count, dtype=np.int64))
-        total = int(first[-1])
-        found = (
-            np.empty(total, np.int32),
-            np.empty(total, np.int32),
-            np.empty(total, self._dtype),
-            np.empty(total, self._dtype),
-            np.empty(total, self._dtype),
-        )
-        entries.collect(self._index, flag, first, flag.size, *found)
-        return found
+        return entries_of(self._index, flag)
 
     def _entries(self, slot: int) -> tuple[Ints, Reals, Reals]:
         feature, _, M, R, _ = self._entries_of(np.array([slot]))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from prototide.core.engines import budget, merging, settling
-from prototide.core.engines import index as entries
+from prototide.core.engines import budget, dropping, merging, settling
 from prototide.core.engines.deciding import DEAD
 from prototide.core.engines.dots import Dots
-from prototide.core.engines.index import TILE
+from prototide.core.engines.index import TILE, Index, cool, heat, hot_counts, move_lists, packed_room, reserve_pool
 from prototide.core.engines.indexed_keeping import TINY, IndexedKeeping
 from prototide.core.engines.tables import (
     ACTIVE,
@@ -93,7 +92,7 @@ class IndexedUpkeep(IndexedKeeping):
         if not least.any():
             return
         kept = np.zeros((SHARDS, slots.kind.size))
-        entries.drop_entries(
+        dropping.drop_entries(
             self._index, self._held_features(), least, self._scales().astype(np.float64), self.omega, informed, kept
         )
         slots.square[changed] = kept.sum(axis=0)[changed]
@@ -103,10 +102,10 @@ class IndexedUpkeep(IndexedKeeping):
         settling.free_dead(slots)
         self._rescale_slots()
 
-    def _largest_parts(self, index: entries.Index) -> Reals:
+    def _largest_parts(self, index: Index) -> Reals:
         """(slots,) largest part of an entry in its prototype's score."""
         largest = np.zeros((SHARDS, self._slots.kind.size))
-        entries.largest_parts(index, self._held_features(), self._scales().astype(np.float64), self.omega, largest)
+        dropping.largest_parts(index, self._held_features(), self._scales().astype(np.float64), self.omega, largest)
         return largest.max(axis=0)
 
     def _held_features(self) -> Ints:
@@ -156,12 +155,12 @@ class IndexedUpkeep(IndexedKeeping):
         if features.size:
             if self._hot_rows + features.size > self._index.hot_M.shape[1]:
                 self._grow_hot(max(self._hot_rows + features.size, self._hot_rows + self._hot_rows // 2))
-            entries.heat(self._index, features, self._hot_rows, self._sketch)
+            heat(self._index, features, self._hot_rows, self._sketch)
             self._hot_rows += features.size
 
     def _compact(self) -> None:
         """Takes the holes out of the pool; every list gets a little room."""
-        room = entries.packed_room(self._index.length)
+        room = packed_room(self._index.length)
         start = np.cumsum(room) - room
         end = int(room.sum())
         moved = {}
@@ -169,7 +168,7 @@ class IndexedUpkeep(IndexedKeeping):
             old = getattr(self._index, name)
             if old.size or name == "slot":
                 moved[name] = np.empty(end + end // 8 + 4096, old.dtype)
-                entries.move_lists(self._index, start, old, moved[name])
+                move_lists(self._index, start, old, moved[name])
         self._index = self._index._replace(start=start, room=room.astype(np.int32), **moved)
         self._pool_end = end
 
@@ -180,7 +179,7 @@ class IndexedUpkeep(IndexedKeeping):
         """Bytes of the content when nothing but the lists' room is held in reserve."""
         index = self._index
         exact = sum(array.nbytes for array in (*index[:4], self._dots.values, self._count))
-        listed = int(entries.packed_room(index.length).sum()) * self._listed_bytes()
+        listed = int(packed_room(index.length).sum()) * self._listed_bytes()
         return exact + listed + self._hot_rows * self._hot_row_bytes() + self._tables_bytes(self._used())
 
     @property
@@ -198,15 +197,15 @@ class IndexedUpkeep(IndexedKeeping):
     def pack_hot(self) -> None:
         """Hot features that take more as rows than as lists become rare again."""
         hot = np.flatnonzero(self._index.hot >= 0).astype(np.int32)
-        count = entries.hot_counts(self._index, self._hot_rows)[self._index.hot[hot]]
+        count = hot_counts(self._index, self._hot_rows)[self._index.hot[hot]]
         cold = count * self.entry_bytes < self._hot_row_bytes()
         if not cold.any():
             return
-        room = entries.packed_room(count[cold])
+        room = packed_room(count[cold])
         start = self._pool_end + np.cumsum(room) - room
         self._pool_end += int(room.sum())
-        self._reserve_pool(self._pool_end)
-        entries.cool(self._index, hot[cold], start)
+        reserve_pool(self._index, self._pool_end)
+        cool(self._index, hot[cold], start)
         self._index.room[hot[cold]] = room
         rows = self._index.hot[hot[~cold]]
         self._index.hot[hot[~cold]] = np.arange(rows.size)
@@ -228,7 +227,7 @@ class IndexedUpkeep(IndexedKeeping):
     def part_counts(self, below: Reals) -> Longs:
         """(BUCKETS,) listed entries by bucket of their part, of those below ``below[slot]``."""
         shards = np.zeros((SHARDS, budget.BUCKETS), np.int64)
-        entries.part_counts(
+        dropping.part_counts(
             self._index, self._held_features(), below, self._scales().astype(np.float64), self.omega, shards
         )
         return np.asarray(shards.sum(axis=0))
