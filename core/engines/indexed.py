@@ -1,9 +1,14 @@
 """The indexed engine: the rule of the plain engine, on all cores, without a look at what cannot matter.
 
-Five stages for a group of rows: score all slots (`index_scoring`), every class decides for its own rows in parallel
+Five stages for a group of rows: score all slots (`indexed_ranking`), every class decides for its own rows in parallel
 (`deciding`), slots are given and the changes collected (`settling`), the changes are applied feature by feature in
-parallel (`index`), what is shared by all classes is brought up to date. No stage passes over prototypes x features.
+parallel (`changing`), what is shared by all classes is brought up to date. No stage passes over prototypes x features.
 Results do not depend on the number of threads, and equal those of the plain engine up to rounding.
+
+    IndexedKeeping   tables, room, entries      `index`, `changing`, `copying`, `dots`, `sketch`
+    IndexedRanking   scores                     `index_scoring`, `shortlist`
+    IndexedUpkeep    maintenance, budget        `merging`, `dropping`
+    IndexedEngine    learning, state            `deciding`, `settling`, `sole`
 """
 
 from __future__ import annotations
