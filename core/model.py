@@ -63,17 +63,12 @@ class _Taken(NamedTuple):
 
 
 def new_engine(parameters: Mapping[str, Any], engine: str, device: str = "cpu") -> PlainEngine:
-    """The engine by name; "auto": the indexed one, the plain one for half precision, which only it rounds to.
-
-    On another device than "cpu": the engine for devices, which needs torch.
-    """
+    """The engine by name: "indexed", "plain" or "gpu"; on another device than "cpu" the last, which needs torch."""
     dtype = np.float64 if parameters["dtype"] == "float64" else np.float32
     if device != "cpu" or engine == "gpu":
         from prototide.core.engines.gpu.engine import GpuEngine  # torch is optional
 
         return GpuEngine(rule_of(parameters), dtype, device)
-    if engine == "auto":
-        engine = "plain" if parameters["dtype"] in ("float16", "bfloat16") else "indexed"
     kind = PlainEngine if engine == "plain" else IndexedEngine
     return kind(rule_of(parameters), dtype)
 
@@ -81,7 +76,7 @@ def new_engine(parameters: Mapping[str, Any], engine: str, device: str = "cpu") 
 class Model:
     """State of one classifier. Its callers hold ``lock``, so that readers never see half a step."""
 
-    def __init__(self, parameters: Mapping[str, Any], engine: str = "auto", device: str = "cpu") -> None:
+    def __init__(self, parameters: Mapping[str, Any], engine: str = "indexed", device: str = "cpu") -> None:
         self.lock = model_lock()
         self.parameters = parameters
         self._engine, self.device = engine, device
@@ -383,7 +378,7 @@ class Model:
     @classmethod
     def restored(
         cls, parameters: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any],
-        engine: str = "auto",
+        engine: str = "indexed",
     ) -> Self:  # fmt: skip
         """The model of `arrays` and the classifier's metadata."""
 

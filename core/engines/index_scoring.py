@@ -2,8 +2,9 @@
 
     s_p = tau M_p . x / |M_p| + R_p . x / omega
 
-Every sum runs over a row's rare features first, then its hot ones, in the order of the columns and in the storage's
-format; `shortlist`, which completes few slots, adds in the same order: both ways give the same bits.
+In half precision s_p is the product with one rounded vector (`half`). Every sum runs over a row's rare features first,
+then its hot ones, in the order of the columns and in the storage's format; `shortlist`, which completes few slots, adds
+in the same order: both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numba import prange
 
 from prototide.core.compiling import kernel
+from prototide.core.engines import half
 from prototide.core.engines.index import TILE
 from prototide.core.engines.tables import Floats, Ints, Longs, Reals
 
@@ -19,22 +21,36 @@ from prototide.core.engines.tables import Floats, Ints, Longs, Reals
 @kernel(parallel=True)
 def accumulate(
     indptr: Longs, indices: Ints, x: Reals, start: Longs, length: Ints, hot: Ints, slot: Ints, M: Floats, R: Floats,
-    hot_M: Floats, hot_R: Floats, used: int, sum_M: Floats, sum_R: Floats,
+    hot_M: Floats, hot_R: Floats, scale: Floats, per_omega: float, mantissa_bits: int,
+    sum_M: Floats, sum_R: Floats, sum_V: Floats,
 ) -> None:  # fmt: skip
-    """sum_M[t, p] <- M_p . x_t, sum_R[t, p] <- R_p . x_t for all slots; sum_R may be empty (no corrections)."""
+    """sum_M[t, p] <- M_p . x_t, sum_R[t, p] <- R_p . x_t, sum_V[t, p] <- V_p . x_t for all slots.
+
+    sum_R may be empty (no corrections), and sum_V (no half precision). ``scale``: tau / |M_p| of the slots in use.
+    """
     count = indptr.size - 1
     for t in prange(count):
         first, last = indptr[t], indptr[t + 1]
         _add_rare(indices[first:last], x[first:last], start, length, slot, M, sum_M[t])
         if sum_R.size > 0:
             _add_rare(indices[first:last], x[first:last], start, length, slot, R, sum_R[t])
-    for tile in prange((used + TILE - 1) // TILE):
-        low, high = tile * TILE, min(tile * TILE + TILE, used)
+        if sum_V.size > 0:
+            half.add_rare(
+                indices[first:last], x[first:last], start, length, slot, M, R, scale, per_omega, mantissa_bits, sum_V[t]
+            )
+    for tile in prange((scale.size + TILE - 1) // TILE):
+        low, high = tile * TILE, min(tile * TILE + TILE, scale.size)
         for t in range(count):
             first, last = indptr[t], indptr[t + 1]
             add_hot(indices[first:last], x[first:last], hot, hot_M[tile], sum_M[t, low:high])
             if sum_R.size > 0:
                 add_hot(indices[first:last], x[first:last], hot, hot_R[tile], sum_R[t, low:high])
+            if sum_V.size > 0:
+                tile_R = hot_R[tile] if R.size > 0 else hot_M[tile][:0]
+                half.add_hot(
+                    indices[first:last], x[first:last], hot, hot_M[tile], tile_R, scale[low:high], per_omega,
+                    mantissa_bits, sum_V[t, low:high],
+                )  # fmt: skip
 
 
 @kernel()
@@ -62,7 +78,7 @@ def add_hot(ix: Ints, x: Reals, hot: Ints, tile: Floats, total: Floats) -> None:
 
 @kernel(parallel=True)
 def digest(
-    sum_M: Floats, sum_R: Floats, own: Ints, cls: Ints, next_slot: Ints, first_slot: Ints, trial: Ints,
+    sum_M: Floats, sum_R: Floats, sum_V: Floats, own: Ints, cls: Ints, next_slot: Ints, first_slot: Ints, trial: Ints,
     scale: Floats, per_omega: float,
     trials: Ints, top_class: Ints, top_slot: Ints, top_score: Reals, own_M: Reals, own_R: Reals,
     steal_count: Longs, steal_class: Ints, steal_score: Reals,
@@ -76,7 +92,7 @@ def digest(
     """
     for t in prange(own.size):
         score = np.empty(cls.size, scale.dtype)
-        _scores(sum_M[t], sum_R[t] if sum_R.size > 0 else sum_R[0:1].ravel(), scale, scale.dtype.type(per_omega), score)
+        _scores(sum_M, sum_R, sum_V, t, scale, scale.dtype.type(per_omega), score)
         best = np.full(first_slot.size, -1, np.int32)
         _best_slots(score, cls, best)
         top_of(score, best, top_class[t], top_slot[t], top_score[t])
@@ -108,11 +124,13 @@ def digest(
 
 
 @kernel(parallel=True)
-def class_scores(sum_M: Floats, sum_R: Floats, cls: Ints, scale: Floats, per_omega: float, out: Reals) -> None:
+def class_scores(
+    sum_M: Floats, sum_R: Floats, sum_V: Floats, cls: Ints, scale: Floats, per_omega: float, out: Reals
+) -> None:
     """out[t, c] <- score of class c, -inf where it has no active prototype."""
     for t in prange(out.shape[0]):
         score = np.empty(cls.size, scale.dtype)
-        _scores(sum_M[t], sum_R[t] if sum_R.size > 0 else sum_R[0:1].ravel(), scale, scale.dtype.type(per_omega), score)
+        _scores(sum_M, sum_R, sum_V, t, scale, scale.dtype.type(per_omega), score)
         best = np.full(out.shape[1], -1, np.int32)
         _best_slots(score, cls, best)
         for c in range(best.size):
@@ -120,13 +138,18 @@ def class_scores(sum_M: Floats, sum_R: Floats, cls: Ints, scale: Floats, per_ome
 
 
 @kernel()
-def _scores(sum_M: Floats, sum_R: Floats, scale: Floats, per_omega: float, score: Floats) -> None:
-    if sum_R.size > 0:
+def _scores(
+    sum_M: Floats, sum_R: Floats, sum_V: Floats, t: int, scale: Floats, per_omega: float, score: Floats
+) -> None:
+    """score[p] <- score of row t."""
+    if sum_V.size > 0:
+        score[:] = sum_V[t]
+    elif sum_R.size > 0:
         for p in range(score.size):
-            score[p] = scale[p] * sum_M[p] + per_omega * sum_R[p]
+            score[p] = scale[p] * sum_M[t, p] + per_omega * sum_R[t, p]
     else:
         for p in range(score.size):
-            score[p] = scale[p] * sum_M[p]
+            score[p] = scale[p] * sum_M[t, p]
 
 
 @kernel()

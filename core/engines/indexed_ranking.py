@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prototide.core.engines import index_scoring
+from prototide.core.engines import half, index_scoring
 from prototide.core.engines.index import TILE
 from prototide.core.engines.indexed_keeping import IndexedKeeping
 from prototide.core.engines.plain import Ranking
@@ -43,28 +43,33 @@ class IndexedRanking(IndexedKeeping):
     def _class_scores(self, rows: Rows) -> Reals:
         out = np.empty((rows.indptr.size - 1, self._classes.active.size))
         used = self._used()
-        for first, last, M, R in self._sums(rows, used):
+        for first, last, *sums in self._sums(rows, used):
             index_scoring.class_scores(
-                M, R, self._classes_of(used), self._scales()[:used], 1 / self.omega, out[first:last]
+                *sums, self._classes_of(used), self._scales()[:used], 1 / self.omega, out[first:last]
             )
         return out
 
-    def _sums(self, rows: Rows, used: int) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any]]]:
-        """(first row, last row + 1, M . x, R . x) of blocks of rows for all slots; the arrays are reused."""
+    def _sums(self, rows: Rows, used: int) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """(first row, last row + 1, M . x, R . x, V . x) of blocks of rows for all slots; the arrays are reused."""
         count, corrected = rows.indptr.size - 1, self._index.R.size > 0
         size = max(1, min(count, BLOCK_ROWS, BLOCK_BYTES // (8 * max(1, used))))
         sum_M = np.empty((size, used), self._dtype)
         sum_R = np.empty((size, used) if corrected else (0, 0), self._dtype)
+        sum_V = np.empty((size, used) if self.rule.mantissa_bits <= half.MANTISSA_BITS else (0, 0), self._dtype)
         for first in range(0, count, size):
             last = min(first + size, count)
             block = Rows(rows.indptr[first : last + 1], rows.indices, rows.x)
-            M, R = sum_M[: last - first], sum_R[: last - first] if corrected else sum_R
-            index_scoring.accumulate(*block, *self._lists(), used, M, R)
-            yield first, last, M, R
+            M, R, V = sum_M[: last - first], sum_R[: last - first], sum_V[: last - first]
+            index_scoring.accumulate(*block, *self._lists(), *self._weights(used), M, R, V)
+            yield first, last, M, R, V
 
     def _lists(self) -> tuple[NDArray[Any], ...]:
         """What scores: the index without the room of its lists and the mutual information."""
         return *self._index[:2], *self._index[3:9]
+
+    def _weights(self, used: int) -> tuple[NDArray[Any], float, int]:
+        """(tau / |M| of each slot, weight of R, bits of the mantissa): how entries score."""
+        return self._scales()[:used], 1 / self.omega, self.rule.mantissa_bits
 
     def _classes_of(self, used: int) -> Ints:
         """Class of each slot, -1 unless its prototype is active."""
@@ -99,10 +104,10 @@ class IndexedRanking(IndexedKeeping):
     ) -> None:  # fmt: skip
         """Every slot's score, block after block of rows."""
         cls, scale, per_omega = self._classes_of(used), self._scales()[:used], 1 / self.omega
-        for first, last, M, R in self._sums(rows, used):
+        for first, last, *sums in self._sums(rows, used):
             part = top.part(first, last)
             index_scoring.digest(
-                M, R, own[first:last], cls, self._slots.next, self._classes.first, self._classes.trial, scale,
+                *sums, own[first:last], cls, self._slots.next, self._classes.first, self._classes.trial, scale,
                 per_omega, trials, part.classes, part.slots, part.scores, own_M[first:last], own_R[first:last],
                 *(array[first:last] for array in steals),
             )  # fmt: skip
@@ -115,7 +120,7 @@ class IndexedRanking(IndexedKeeping):
         self._refresh_sketch()
         shortlist(
             *rows, own, *self._lists(), *self._sketch[:4], self._slots.kind, self._slots.cls, self._slots.next,
-            self._classes.first, self._classes.trial, trials, self._scales()[:used], 1 / self.omega, SURVIVORS,
+            self._classes.first, self._classes.trial, trials, *self._weights(used), SURVIVORS,
             top.classes, top.slots, top.scores, own_M, own_R, *steals,
         )  # fmt: skip
 

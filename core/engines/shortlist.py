@@ -18,9 +18,11 @@ from numba import prange
 from numpy.typing import NDArray
 
 from prototide.core.compiling import kernel
+from prototide.core.engines import half
 from prototide.core.engines.index import TILE
 from prototide.core.engines.index_scoring import add_hot, before, insert_class, top_of
 from prototide.core.engines.intrinsics import prefetch
+from prototide.core.engines.sketch import LARGEST
 from prototide.core.engines.tables import ACTIVE, Floats, Ints, Longs, Reals
 
 CHUNK = 16  # rows that share their scratch arrays
@@ -38,7 +40,7 @@ def shortlist(
     start: Longs, length: Ints, hot: Ints, slot: Ints, M: Floats, R: Floats, hot_M: Floats, hot_R: Floats,
     near_M: NDArray[np.int8], near_R: NDArray[np.int8], step_M: Floats, step_R: Floats,
     kind: NDArray[np.int8], cls: Ints, next_slot: Ints, first_slot: Ints, trial: Ints, trials: Ints,
-    scale: Floats, per_omega: float, most: int,
+    scale: Floats, per_omega: float, mantissa_bits: int, most: int,
     top_class: Ints, top_slot: Ints, top_score: Reals, own_M: Reals, own_R: Reals,
     steal_count: Longs, steal_class: Ints, steal_score: Reals,
 ) -> None:  # fmt: skip
@@ -47,30 +49,35 @@ def shortlist(
         used, corrected = scale.size, R.size > 0
         sum_M, near = np.empty(used, scale.dtype), np.empty(used, np.float32)
         sum_R = np.empty(used if corrected else 0, scale.dtype)
+        sum_V = np.empty(used if mantissa_bits <= half.MANTISSA_BITS else 0, scale.dtype)
         push = np.empty(used if corrected else 0, np.float32)
         bound, highest = np.empty(used, np.float32), np.empty((used + BLOCK - 1) // BLOCK, np.float32)
         for t in range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, own.size)):
             ix, values = indices[indptr[t] : indptr[t + 1]], x[indptr[t] : indptr[t + 1]]
             # 1. and 2.
             _add_rare(ix, values, start, length, slot, M, R, sum_M, sum_R)
+            if sum_V.size > 0:
+                half.add_rare(ix, values, start, length, slot, M, R, scale, per_omega, mantissa_bits, sum_V)
             warm, warm_x = _hot_part(ix, values, hot, scale)
             _add_near(near_M, warm, warm_x, near)
             if corrected:
                 _add_near(near_R, warm, warm_x, push)
-            reach, slack = _reach(warm_x, ix.size)
-            if corrected:
+            reach, slack = _reach(warm_x, ix.size, mantissa_bits)
+            if sum_V.size > 0:
+                _bounds_half(sum_V, near, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
+            elif corrected:
                 _bounds_both(sum_M, near, sum_R, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
             else:
                 _bounds(sum_M, near, step_M, scale, reach, slack, kind, bound)
             _highest_of_blocks(bound, highest)
             # 3.
             if _complete(
-                warm, warm_x, hot_M, hot_R, cls, scale, per_omega, most, sum_M, sum_R, bound, highest,
-                top_class[t], top_slot[t], top_score[t],
+                warm, warm_x, hot_M, hot_R, cls, scale, per_omega, mantissa_bits, most, sum_M, sum_R, sum_V, bound,
+                highest, top_class[t], top_slot[t], top_score[t],
             ):  # fmt: skip
-                _add_all_hot(ix, values, hot, hot_M, hot_R, sum_M, sum_R)
+                _add_all_hot(ix, values, hot, hot_M, hot_R, scale, per_omega, mantissa_bits, sum_M, sum_R, sum_V)
                 warm, warm_x = warm[:0], warm_x[:0]
-                _rank_all(kind, cls, first_slot.size, scale, per_omega, sum_M, sum_R,
+                _rank_all(kind, cls, first_slot.size, scale, per_omega, sum_M, sum_R, sum_V,
                           top_class[t], top_slot[t], top_score[t])  # fmt: skip
                 reach = 0.0
             if own_M.size > 0 and own[t] >= 0:
@@ -81,9 +88,9 @@ def shortlist(
                     p = next_slot[p]
             if trials.size > 0:
                 steal_count[t] = _thieves(
-                    own[t], warm, warm_x, hot_M, hot_R, sum_M, sum_R, near, push, step_M, step_R, reach, slack,
-                    scale, per_omega, kind, next_slot, first_slot, trial, trials, top_class[t], top_score[t],
-                    steal_class[t], steal_score[t],
+                    own[t], warm, warm_x, hot_M, hot_R, sum_M, sum_R, sum_V, near, push, step_M, step_R, reach, slack,
+                    scale, per_omega, mantissa_bits, kind, next_slot, first_slot, trial, trials, top_class[t],
+                    top_score[t], steal_class[t], steal_score[t],
                 )  # fmt: skip
 
 
@@ -137,15 +144,17 @@ def _hot_part(ix: Ints, x: Reals, hot: Ints, scale: Floats) -> tuple[Ints, Float
 
 
 @kernel()
-def _reach(warm_x: Floats, size: int) -> tuple[float, float]:
+def _reach(warm_x: Floats, size: int, mantissa_bits: int) -> tuple[float, float]:
     """What a bound adds per step, and per unit of a sum: rounding to 8 bits, and of the float32 sums of ``size`` terms.
 
-    A sum of n float32 terms is off by at most n 2^-24 sum |term|, on either way to the score.
+    A sum of n float32 terms is off by at most n 2^-24 sum |term|, on either way to the score. Half precision rounds
+    an entry, at most `LARGEST` steps, by a part of 2^-mantissa_bits / 2.
     """
     total = 0.0
     for i in range(warm_x.size):
         total += abs(warm_x[i])
-    return 0.5 * total * (1 + 1e-4 * size), (size + 8) * EPSILON
+    halving = LARGEST * 2.0**-mantissa_bits if mantissa_bits <= half.MANTISSA_BITS else 0.0
+    return 0.5 * total * (1 + halving) * (1 + 1e-4 * size), (size + 8) * EPSILON
 
 
 @kernel(fastmath=APPROXIMATE)
@@ -193,6 +202,19 @@ def _bounds_both(
 
 
 @kernel(fastmath=APPROXIMATE)
+def _bounds_half(
+    sum_V: Floats, near: Floats, push: Floats, step_M: Floats, step_R: Floats, scale: Floats, per_omega: float,
+    reach: float, slack: float, kind: NDArray[np.int8], bound: Floats,
+) -> None:  # fmt: skip
+    more, relative, part = np.float32(reach), np.float32(slack), np.float32(per_omega)
+    for p in range(bound.size):
+        upper = sum_V[p] + scale[p] * step_M[p] * (near[p] + more) + relative * abs(sum_V[p])
+        if push.size > 0:
+            upper += part * step_R[p] * (push[p] + more)
+        bound[p] = upper + more * EPSILON + VANISHED if kind[p] == ACTIVE else NEVER  # float16's smallest step: 2^-24
+
+
+@kernel(fastmath=APPROXIMATE)
 def _highest_of_blocks(bound: Floats, highest: Floats) -> None:
     for b in range(highest.size):
         most, block = NEVER, bound[b * BLOCK : b * BLOCK + BLOCK]
@@ -203,8 +225,9 @@ def _highest_of_blocks(bound: Floats, highest: Floats) -> None:
 
 @kernel()
 def _complete(
-    warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, cls: Ints, scale: Floats, per_omega: float, most: int,
-    sum_M: Floats, sum_R: Floats, bound: Floats, highest: Floats, top_class: Ints, top_slot: Ints, top_score: Reals,
+    warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, cls: Ints, scale: Floats, per_omega: float,
+    mantissa_bits: int, most: int, sum_M: Floats, sum_R: Floats, sum_V: Floats, bound: Floats, highest: Floats,
+    top_class: Ints, top_slot: Ints, top_score: Reals,
 ) -> bool:  # fmt: skip
     """Ranks a row; True when more than ``most`` slots would have to be completed, besides the leaders."""
     depth, found, done = top_class.size, 0, 0
@@ -212,7 +235,7 @@ def _complete(
     _leaders(bound, highest, leaders)
     for k in range(leaders.size):
         if leaders[k] >= 0:
-            score = _score(warm, warm_x, hot_M, hot_R, leaders[k], sum_M, sum_R, scale, per_omega)
+            score = _score(warm, warm_x, hot_M, hot_R, leaders[k], sum_M, sum_R, sum_V, scale, per_omega, mantissa_bits)
             found = _put_class(cls[leaders[k]], leaders[k], score, found, top_class, top_slot, top_score)
             bound[leaders[k]] = NEVER
     least = _last(top_score, found)
@@ -224,7 +247,7 @@ def _complete(
                 done += 1
                 if done > most:
                     return True
-                score = _score(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R, scale, per_omega)
+                score = _score(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R, sum_V, scale, per_omega, mantissa_bits)
                 found = _put_class(cls[p], p, score, found, top_class, top_slot, top_score)
                 least = _last(top_score, found)
     for at in range(found, depth):
@@ -279,9 +302,15 @@ def _products(
 
 @kernel()
 def _score(
-    warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, p: int, sum_M: Floats, sum_R: Floats, scale: Floats,
-    per_omega: float,
+    warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, p: int, sum_M: Floats, sum_R: Floats, sum_V: Floats,
+    scale: Floats, per_omega: float, mantissa_bits: int,
 ) -> float:  # fmt: skip
+    if sum_V.size > 0:
+        V, tile, place, nothing = sum_V[p], p // TILE, p % TILE, sum_V.dtype.type(0)
+        for i in range(warm.size):
+            r = hot_R[tile, warm[i], place] if sum_R.size > 0 else nothing
+            V += warm_x[i] * half.rounded_entry(hot_M[tile, warm[i], place], r, scale[p], per_omega, mantissa_bits)
+        return V
     M, R = _products(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R)
     return scale[p] * M + scale.dtype.type(per_omega) * R if sum_R.size > 0 else scale[p] * M
 
@@ -301,18 +330,27 @@ def _put_class(c: int, p: int, score: float, found: int, top_class: Ints, top_sl
 
 
 @kernel()
-def _add_all_hot(ix: Ints, x: Reals, hot: Ints, hot_M: Floats, hot_R: Floats, sum_M: Floats, sum_R: Floats) -> None:
+def _add_all_hot(
+    ix: Ints, x: Reals, hot: Ints, hot_M: Floats, hot_R: Floats, scale: Floats, per_omega: float, mantissa_bits: int,
+    sum_M: Floats, sum_R: Floats, sum_V: Floats,
+) -> None:  # fmt: skip
     for low in range(0, sum_M.size, TILE):
         high = min(low + TILE, sum_M.size)
         add_hot(ix, x, hot, hot_M[low // TILE], sum_M[low:high])
         if sum_R.size > 0:
             add_hot(ix, x, hot, hot_R[low // TILE], sum_R[low:high])
+        if sum_V.size > 0:
+            tile = low // TILE
+            half.add_hot(
+                ix, x, hot, hot_M[tile], hot_R[tile] if sum_R.size > 0 else hot_M[tile][:0], scale[low:high], per_omega,
+                mantissa_bits, sum_V[low:high],
+            )  # fmt: skip
 
 
 @kernel()
 def _rank_all(
     kind: NDArray[np.int8], cls: Ints, classes: int, scale: Floats, per_omega: float, sum_M: Floats, sum_R: Floats,
-    top_class: Ints, top_slot: Ints, top_score: Reals,
+    sum_V: Floats, top_class: Ints, top_slot: Ints, top_score: Reals,
 ) -> None:  # fmt: skip
     """Ranks a row of which all products are known."""
     score, best = np.empty(scale.size, scale.dtype), np.full(classes, -1, np.int32)
@@ -320,6 +358,8 @@ def _rank_all(
         score[p] = scale[p] * sum_M[p]
         if sum_R.size > 0:
             score[p] += scale.dtype.type(per_omega) * sum_R[p]
+        if sum_V.size > 0:
+            score[p] = sum_V[p]
         if kind[p] == ACTIVE and (best[cls[p]] < 0 or score[p] > score[best[cls[p]]]):
             best[cls[p]] = p
     top_of(score, best, top_class, top_slot, top_score)
@@ -327,8 +367,9 @@ def _rank_all(
 
 @kernel()
 def _thieves(
-    own: int, warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, sum_M: Floats, sum_R: Floats, near: Floats,
-    push: Floats, step_M: Floats, step_R: Floats, reach: float, slack: float, scale: Floats, per_omega: float,
+    own: int, warm: Ints, warm_x: Floats, hot_M: Floats, hot_R: Floats, sum_M: Floats, sum_R: Floats, sum_V: Floats,
+    near: Floats, push: Floats, step_M: Floats, step_R: Floats, reach: float, slack: float, scale: Floats,
+    per_omega: float, mantissa_bits: int,
     kind: NDArray[np.int8], next_slot: Ints, first_slot: Ints, trial: Ints, trials: Ints, top_class: Ints,
     top_score: Reals, steal_class: Ints, steal_score: Reals,
 ) -> int:  # fmt: skip
@@ -353,7 +394,7 @@ def _thieves(
         p = first_slot[c]
         while p >= 0:
             if kind[p] == ACTIVE:
-                score = _score(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R, scale, per_omega)
+                score = _score(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R, sum_V, scale, per_omega, mantissa_bits)
                 if best < 0 or score > best_score:
                     best, best_score = p, score
                     correction = _products(warm, warm_x, hot_M, hot_R, p, sum_M, sum_R)[1]

@@ -38,6 +38,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, exhaustive_slots: int, seed: int, *
         {"lambda_penalty": 0.1, "k_init": 4, "update_rows": 50},
         {"lambda_penalty": 0.5, "k_init": 3, "half_life": 200.0},
         {"lambda_penalty": 0.1, "k_init": 3, "dtype": "float64", "truncation_threshold": 0.05},
+        {"lambda_penalty": 0.1, "k_init": 3, "dtype": "bfloat16"},
+        {"lambda_penalty": 0.1, "k_init": 1, "dtype": "float16"},
+        {"lambda_penalty": 0.0, "k_init": 2, "dtype": "bfloat16", "half_life": 200.0},
     ],
 )
 def test_a_shortlist_gives_the_bits_of_scoring_all_slots(

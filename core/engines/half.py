@@ -1,0 +1,60 @@
+"""Products with the vectors that score, V_p = tau M_p / |M_p| + R_p / omega, rounded to half precision.
+
+The index has M and R, in float32; V is rounded entry by entry while it is added up, in the order of the other sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prototide.core.compiling import kernel
+from prototide.core.engines.tables import Floats, Ints, Longs
+
+MANTISSA_BITS = 10  # at most, in half precision: float16; bfloat16 has 7
+SMALLEST = np.float32(2.0**-14)  # float16 below is a multiple of 2^-24, as a float32 between a half and one
+THREE_QUARTERS = np.float32(0.75)
+
+
+@kernel()
+def rounded_entry(M: float, R: float, scale: float, per_omega: float, mantissa_bits: int) -> np.float32:
+    """One entry of V, ties to even. V is far below float16's largest number."""
+    value = np.float32(scale * M + np.float32(per_omega) * R)
+    if mantissa_bits == MANTISSA_BITS and abs(value) < SMALLEST:
+        return (value + THREE_QUARTERS) - THREE_QUARTERS
+    drop = np.uint32(23 - mantissa_bits)
+    bits = value.view(np.uint32)
+    bits += (np.uint32(1) << (drop - np.uint32(1))) - np.uint32(1) + ((bits >> drop) & np.uint32(1))
+    return np.uint32((bits >> drop) << drop).view(np.float32)
+
+
+@kernel()
+def add_rare(
+    ix: Ints, x: Floats, start: Longs, length: Ints, slot: Ints, M: Floats, R: Floats, scale: Floats,
+    per_omega: float, mantissa_bits: int, sum_V: Floats,
+) -> None:  # fmt: skip
+    """sum_V[p] <- the rare features' part of one row's product with every slot."""
+    sum_V[:] = 0
+    nothing = R.dtype.type(0)
+    for i in range(ix.size):
+        j = ix[i]
+        if j < start.size:
+            weight = M.dtype.type(x[i])
+            for k in range(start[j], start[j] + length[j]):
+                p, r = slot[k], R[k] if R.size > 0 else nothing
+                sum_V[p] += weight * rounded_entry(M[k], r, scale[p], per_omega, mantissa_bits)
+
+
+@kernel()
+def add_hot(
+    ix: Ints, x: Floats, hot: Ints, tile_M: Floats, tile_R: Floats, scale: Floats, per_omega: float,
+    mantissa_bits: int, sum_V: Floats,
+) -> None:  # fmt: skip
+    """sum_V[p] += the hot features' part, for the slots of one tile."""
+    nothing = tile_R.dtype.type(0)
+    for i in range(ix.size):
+        j = ix[i]
+        if j < hot.size and hot[j] >= 0:
+            weight = tile_M.dtype.type(x[i])
+            for p in range(sum_V.size):
+                r = tile_R[hot[j], p] if tile_R.size > 0 else nothing
+                sum_V[p] += weight * rounded_entry(tile_M[hot[j], p], r, scale[p], per_omega, mantissa_bits)
