@@ -70,8 +70,10 @@ class Starting:
         self.metrics.model_restored(start.course.trained, start.model.nbytes)
         source.assign(start.course.positions)
         failpoints.reached("assigned")
+        worker = Worker(settings, topology, start.model, start.course, source, delivering, self.wishes.skip)
+        stack.callback(worker.close)
         return Parts(
-            Worker(settings, topology, start.model, start.course, source, delivering, self.wishes.skip),
+            worker,
             source,
             CheckpointWriter(settings, self.store, self.metrics, start.saved),
             TopicWatch(settings, topology.ids, self.errors),

@@ -48,9 +48,9 @@ class Limits:
     label_bytes: int = 128
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen, it would take three times as long to make, and thousands a step are made
 class Batch:
-    """The rows of one record.
+    """The rows of one record; not to be changed.
 
     `shape`: (n, n_features). `indptr` (n + 1,), `indices`, `data` (nnz,): of `X`, over the unpacked bytes (read-only).
     `labels`: n entries, None where unlabelled (an int64 array when they came packed).

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain, repeat
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "ids": (list,),
     "ts": (int,),
 }
+_unpackb = partial(msgpack.unpackb, max_ext_len=0)
 _Scalar = TypeVar("_Scalar", np.int32, np.int64, np.float32)
 _Layout = tuple[tuple[str, ...], tuple[type, ...]]
 
@@ -50,10 +51,11 @@ def decode_batches(payloads: Sequence[bytes | None], limits: Limits) -> list[Bat
     """What `decode_batch` returns or raises for each."""
     decoded: list[Batch | RejectedRecord | None] = [None] * len(payloads)
     groups: defaultdict[_Layout, list[tuple[int, Any]]] = defaultdict(list)
+    most_bytes = min(SMALL_BYTES, limits.record_bytes)
     for number, payload in enumerate(payloads):
-        fields = _unpacked(payload, limits)
-        if fields is not None:
-            groups[tuple(fields), tuple(map(type, fields.values()))].append((number, fields.values()))
+        if payload and len(payload) <= most_bytes and (fields := _unpacked(payload)):
+            values = fields.values()
+            groups[tuple(fields), tuple(map(type, values))].append((number, values))
     for layout, members in groups.items():
         if _is_known(layout):
             for number, batch in _sound(layout[0], members, limits):
@@ -63,12 +65,10 @@ def decode_batches(payloads: Sequence[bytes | None], limits: Limits) -> list[Bat
     ]
 
 
-def _unpacked(payload: bytes | None, limits: Limits) -> dict[str, Any] | None:
+def _unpacked(payload: bytes) -> dict[str, Any] | None:
     """The map of a small record whose keys come once each."""
-    if not payload or len(payload) > min(SMALL_BYTES, limits.record_bytes):
-        return None
     try:
-        fields = msgpack.unpackb(payload, max_ext_len=0)
+        fields = _unpackb(payload)
     except Exception:  # `decode_batch` says why
         return None
     return fields if type(fields) is dict and payload[0] == _FIXMAP + len(fields) else None
