@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -39,7 +38,6 @@ _NOT_READY = {
 LEAVE_SECONDS = 5.0  # for a checkpoint that is being written when the service fails
 SLOWEST_ROW_SECONDS = 0.02  # to learn one: the slowest engine on a large model, on a busy machine
 YOUNG_OBJECTS = 100_000  # before the collector looks: a step of small records makes as many, which go by themselves
-SWITCH_SECONDS = float(__import__("os").environ.get("SWI", "0.0001"))  # the learner, between two kernels, waits so long for a thread that decodes or sends
 OnStep = Callable[[StepStats], None]
 
 
@@ -108,7 +106,6 @@ def live(parts: Parts, observers: Observers, stopping: Stopping, turned: Callabl
         writer.submit(worker.snapshot())  # a new model keeps its start positions, whatever `start_from` says
     gc.freeze()  # what the start has made stays: the collector need not walk through it again and again
     gc.set_threshold(YOUNG_OBJECTS)
-    sys.setswitchinterval(SWITCH_SECONDS)
     observers.life.enter(Phase.LIVE)
     log.info("live at step %d", worker.course.step)
     try:
