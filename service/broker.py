@@ -66,7 +66,8 @@ class Source:
     def __init__(self, properties: dict[str, object], topic: str, errors: ClientErrors) -> None:
         self.topic = topic
         self._errors = errors
-        self._consumer: Consumer = new_client(Consumer, properties | {"on_commit": _log_failed_commit}, errors)
+        own = {"on_commit": _log_failed_commit, "enable.partition.eof": False}  # an end is nothing to wake up for
+        self._consumer: Consumer = new_client(Consumer, properties | own, errors)
         self._assigned: set[int] = set()
         self._committed: Mapping[int, int] = {}
         self._next_commit = self._next_look = 0.0

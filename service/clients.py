@@ -103,7 +103,7 @@ class ClientErrors:
 
 
 def consumer_properties(settings: Settings) -> dict[str, Any]:
-    """Of the consumer of train records: what a person set, then what the guarantees rest on."""
+    """Of every consumer: what a person set, then what the guarantees rest on."""
     return (
         _shared()
         | {"fetch.wait.max.ms": 5, "queued.max.messages.kbytes": QUEUE_KIBIBYTES}
@@ -115,6 +115,7 @@ def consumer_properties(settings: Settings) -> dict[str, Any]:
             "auto.offset.reset": "error",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
             "allow.auto.create.topics": False,
         }
     )

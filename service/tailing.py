@@ -61,9 +61,7 @@ class Reader:
         self._until_end = until_end
         self._unfinished = set(found[topic].partitions)
         own = {"group.id": f"{settings.kafka.group_id}.tail", "auto.offset.reset": "earliest"}
-        self._consumer: Consumer = new_client(
-            Consumer, consumer_properties(settings) | {"enable.partition.eof": True} | own, self._errors
-        )
+        self._consumer: Consumer = new_client(Consumer, consumer_properties(settings) | own, self._errors)
         start = OFFSET_BEGINNING if from_beginning else OFFSET_END
         self._consumer.assign([TopicPartition(topic, partition, start) for partition in self._unfinished])
 
