@@ -1,7 +1,7 @@
 """Records in, outputs out: the one consumer and the one producer of the service.
 
 The consumer is assigned every partition (never subscribed: no rebalances) and starts where the model says; the offsets
-that it commits are for lag tools only. One thread reads, another may ask for the lag and assign meanwhile; one writes.
+that it commits are for lag tools only. One thread uses them.
 """
 
 from __future__ import annotations

@@ -69,7 +69,6 @@ class Gatherer:
         self._rows = self._size = 0  # of the pending ones
         self._decode_seconds = 0.0
         self._looked_at = time.monotonic()  # no waiting record had come before
-        self.was_full = False  # the last step: more records wait, most likely
 
     def gather(self, may_close: Callable[[], bool] = lambda: True) -> tuple[list[Taken], float]:
         """A step's records ordered by partition, then offset, and the seconds that decoding took; none came: empty.
@@ -94,7 +93,6 @@ class Gatherer:
             self._decode(self._source.consume(wanted, patience))
             if now >= closes and (may_close() or now >= latest):
                 break
-        self.was_full = self._wanted() <= 0
         self._looked_at = time.monotonic()
         decode_seconds, self._decode_seconds = self._decode_seconds, 0.0
         return sorted(self._close(), key=_PLACE), decode_seconds

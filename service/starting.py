@@ -70,10 +70,8 @@ class Starting:
         self.metrics.model_restored(start.course.trained, start.model.nbytes)
         source.assign(start.course.positions)
         failpoints.reached("assigned")
-        worker = Worker(settings, topology, start.model, start.course, source, delivering, self.wishes.skip)
-        stack.callback(worker.close)
         return Parts(
-            worker,
+            Worker(settings, topology, start.model, start.course, source, delivering, self.wishes.skip),
             source,
             CheckpointWriter(settings, self.store, self.metrics, start.saved),
             TopicWatch(settings, topology.ids, self.errors),

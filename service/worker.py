@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from prototide.service import failpoints
-from prototide.service.ahead import Ahead
 from prototide.service.checkpoints import Checkpoint, Positions, Snapshot
 from prototide.service.course import Course
 from prototide.service.delivering import Committed, Delivering, Delivery
@@ -66,7 +65,7 @@ class Worker:
         self._settings = settings
         self._topology = topology
         self._source = source
-        self._gatherer = Ahead(Gatherer(settings, source, skip))
+        self._gatherer = Gatherer(settings, source, skip)
         self._delivering = delivering
         self._outlets = live_outlets(settings, topology)
         self._uncommitted: deque[Learned] = deque()
@@ -81,10 +80,9 @@ class Worker:
         `learning` with the rows that are about to be learned.
         """
         # 1. Gather and decode.
-        taken, decode_seconds = self._gatherer.gather(self._delivering.is_free, turned)
+        taken, decode_seconds = self._gatherer.gather(self._delivering.is_free)
         if taken:
             failpoints.reached("gathered")
-            self._gatherer.begin_next()
             learning(sum(each.rows for each in taken))
             # 2. Predict each row, then learn it: the model of step s - 1 becomes that of step s, in memory.
             folded = fold(self.model, taken, self.course.trained, self._outlets, learn=self._settings.learn)
@@ -99,10 +97,6 @@ class Worker:
         """Returns when every learned step is committed."""
         self._delivering.finish(turned)
         return self._publish()
-
-    def close(self) -> None:
-        """Forgets what was read and not learned; from now on nothing reads the source."""
-        self._gatherer.close()
 
     def snapshot(self, room: Sequence[Any] = ()) -> Snapshot:
         """The model as it is between two steps, and what belongs to it; later steps do not change it.
