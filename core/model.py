@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from prototide.core import memory
 from prototide.core.calibration import Calibration
 from prototide.core.compiling import model_lock
+from prototide.core.engines.answers import Step
 from prototide.core.engines.frozen import FrozenEngine
 from prototide.core.engines.indexed import IndexedEngine
 from prototide.core.engines.movement import Movement
-from prototide.core.engines.plain import PlainEngine, Step
+from prototide.core.engines.plain import PlainEngine
 from prototide.core.labels import UNLABELLED, Label, Labels
 from prototide.core.lift import EuclideanLift
 from prototide.core.novelty import Novelty

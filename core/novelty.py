@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prototide.core.compiling import kernel
-from prototide.core.engines.plain import OwnBest
+from prototide.core.engines.answers import OwnBest
 from prototide.core.engines.tables import Flags, Ints, Longs, Reals
 
 DEFAULT_QUANTILE = 0.01  # of novelty="auto"

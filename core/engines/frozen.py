@@ -14,8 +14,9 @@ from numba import prange
 from numpy.typing import NDArray
 
 from prototide.core.compiling import kernel
+from prototide.core.engines.answers import OwnBest, Step
 from prototide.core.engines.movement import Movement
-from prototide.core.engines.plain import BLOCK_BYTES, OwnBest, PlainEngine, Step
+from prototide.core.engines.plain import BLOCK_BYTES, PlainEngine
 from prototide.core.engines.scoring import rounded
 from prototide.core.engines.tables import ACTIVE, ROWS, Classes, Floats, Ints, Longs, Reals, Rows, Rule, Slots
 from prototide.core.rows import CsrRows

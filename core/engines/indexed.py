@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prototide.core.engines import learning, settling, sole
+from prototide.core.engines.answers import Probed, Ranking
 from prototide.core.engines.changing import Operations
 from prototide.core.engines.copying import arrays_of, index_of
 from prototide.core.engines.deciding import DEAD
@@ -27,7 +28,6 @@ from prototide.core.engines.indexed_keeping import RANKS_MORE
 from prototide.core.engines.indexed_ranking import IndexedRanking
 from prototide.core.engines.indexed_upkeep import IndexedUpkeep
 from prototide.core.engines.movement import Journey
-from prototide.core.engines.plain import Ranking, _Probed
 from prototide.core.engines.tables import ACTIVE, BORN, OMEGA, Ints, Longs, Reals, Rows, Trace, chain_of
 from prototide.core.rows import CsrRows
 
@@ -66,7 +66,7 @@ class IndexedEngine(IndexedRanking, IndexedUpkeep):
     def _learn_group(
         self, rows: CsrRows, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Journey,
         answers: bool,
-    ) -> _Probed:  # fmt: skip
+    ) -> Probed:  # fmt: skip
         """1. score against the model as it is; 2. each class decides for its rows; 3. changes; 4. what is shared."""
         learned = np.flatnonzero(own_class >= 0)
         self._scalars[OMEGA] *= self.rule.decay**learned.size
@@ -79,7 +79,7 @@ class IndexedEngine(IndexedRanking, IndexedUpkeep):
         frozen = self._digest(unit, own_class, top, products)
         winners = self._winners(top)
         if not learned.size:
-            return _Probed(winners, probed)
+            return Probed(winners, probed)
         self._reserve_slots(learned.size)
         settled = settling.settle_group(
             unit, own_class, weight, frozen, *products, self._slots, self._rank, self._begun, self._classes,
@@ -93,14 +93,14 @@ class IndexedEngine(IndexedRanking, IndexedUpkeep):
         self._rescale_slots(settled.operations.slot)
         self._touched[settled.present] = True
         journey.add(unit, Trace(np.array([settled.slot.size]), *settled[3:9]))
-        return _Probed(winners, probed, (settled.own_slot, self._ids(settled.own_slot), settled.own_score))
+        return Probed(winners, probed, (settled.own_slot, self._ids(settled.own_slot), settled.own_score))
 
     def _only_attracts(self) -> bool:
         """Whether a class's only prototype takes all of its rows and nothing is learned from other classes."""
         alone = self._class_sizes()[1] <= 1 and not (self._classes.trial >= 0).any()
         return self.rule.correction == 0 and not self.rule_grows and alone
 
-    def _attract(self, unit: Rows, own_class: Ints, weight: Reals, probed: Reals, journey: Journey) -> _Probed:
+    def _attract(self, unit: Rows, own_class: Ints, weight: Reals, probed: Reals, journey: Journey) -> Probed:
         """A group of which nothing need be scored."""
         count = own_class.size
         learned = int(np.count_nonzero(own_class >= 0))
@@ -117,7 +117,7 @@ class IndexedEngine(IndexedRanking, IndexedUpkeep):
         none = np.full(count, -1, np.int32), np.zeros(count)
         attracted = operations.row.astype(np.int64), operations.slot, operations.m, before
         journey.add(unit, Trace(np.array([learned]), *attracted, *none))
-        return _Probed(np.full(count, -1), probed)
+        return Probed(np.full(count, -1), probed)
 
     def _inherit(self, target: Ints, source: Ints) -> None:
         """Promoted prototypes get the correction of the one that they stand beside, as it was at the group's start."""

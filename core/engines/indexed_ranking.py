@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prototide.core.engines import half, index_scoring
+from prototide.core.engines.answers import Ranking
 from prototide.core.engines.index import TILE
 from prototide.core.engines.indexed_keeping import IndexedKeeping
-from prototide.core.engines.plain import Ranking
 from prototide.core.engines.shortlist import shortlist
 from prototide.core.engines.sketch import refresh
 from prototide.core.engines.tables import ACTIVE, Frozen, Ints, Longs, Reals, Rows

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from prototide.core import memory
 from prototide.core.engines import budget, learning, maintenance, scoring
+from prototide.core.engines.answers import OwnBest, Probed, Ranking, Step
+from prototide.core.engines.merging import threshold_of
 from prototide.core.engines.movement import Journey, Movement, joined
 from prototide.core.engines.postings import (
     Holdings,
@@ -60,55 +61,6 @@ OMEGA_DOUBLINGS = 40  # of omega in one group
 OMEGA_MOST = 1e12  # omega beyond does not wait for the next maintenance to be divided out
 PROBES = 32  # rows of each full group whose scores of all classes are reported, for the calibration
 BLOCK_BYTES = 32 << 20  # scores of a block of rows against all slots
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The best classes of each row. Shapes (n, depth); class and slot -1, score -inf where there are fewer."""
-
-    classes: Ints
-    slots: Ints
-    scores: Reals
-
-    @classmethod
-    def empty(cls, rows: int, depth: int) -> Ranking:
-        """Room for the ranking of so many rows."""
-        return cls(np.empty((rows, depth), np.int32), np.empty((rows, depth), np.int32), np.empty((rows, depth)))
-
-    def part(self, first: int, last: int) -> Ranking:
-        """A view of some rows."""
-        return Ranking(self.classes[first:last], self.slots[first:last], self.scores[first:last])
-
-
-@dataclass(frozen=True)
-class OwnBest:
-    """Each row's best prototype of its own class just before it was learned. Shapes (n,); slot and id -1 for none."""
-
-    slots: Ints
-    ids: Longs
-    scores: Reals
-
-    @classmethod
-    def none(cls, rows: int) -> OwnBest:
-        """For so many rows, none found yet."""
-        return cls(np.full(rows, -1, np.int32), np.full(rows, -1, np.int64), np.zeros(rows))
-
-    def put(self, first: int, slots: Ints, ids: Longs, scores: Reals) -> None:
-        """Fills in rows from ``first`` on."""
-        rows = slice(first, first + slots.size)
-        self.slots[rows], self.ids[rows], self.scores[rows] = slots, ids, scores
-
-
-@dataclass(frozen=True)
-class Step:
-    """What `PlainEngine.learn` saw and did."""
-
-    ranking: Ranking  # each row just before it was learned
-    prototypes: Longs  # (n,) id of the winning prototype, -1 for none
-    own: OwnBest
-    probe_classes: list[Ints]  # of each group: own class of some learned rows,
-    probe_scores: list[Reals]  # and their scores of all classes
-    movement: Movement
 
 
 class PlainEngine:
@@ -352,7 +304,7 @@ class PlainEngine:
     def _learn_group(
         self, rows: CsrRows, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Journey,
         answers: bool,
-    ) -> _Probed:  # fmt: skip
+    ) -> Probed:  # fmt: skip
         """1. score against the model as it is; 2. each class learns its own rows; 3. what crosses classes."""
         learned = int(np.count_nonzero(own_class >= 0))
         self._scalars[OMEGA] *= self.rule.decay**learned
@@ -360,7 +312,7 @@ class PlainEngine:
         frozen, scores = self._freeze(unit, own_class, top, asked)
         winners = self._winners(top)
         if not learned:
-            return _Probed(winners, scores)
+            return Probed(winners, scores)
         self._reserve_slots(learned)
         trial_id = np.where(self._classes.trial >= 0, self._slots.id[self._classes.trial], -1)
         capacity = learned * (self._most_active(learned) + 1)  # and the trial
@@ -385,7 +337,7 @@ class PlainEngine:
             learning.refresh_pmi(unit, trace, self._postings, self._slots, self._features, self._scalars, self.rule.pmi)
         self._touched[own_class[own_class >= 0]] = True
         journey.add(unit, trace)
-        return _Probed(winners, scores, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
+        return Probed(winners, scores, (trace.own_slot, self._ids(trace.own_slot), trace.own_score))
 
     def _begin_journey(self) -> Journey:
         return Journey()
@@ -469,15 +421,14 @@ class PlainEngine:
         rule = self.rule
         if not rule.relative_merge and rule.merge_percentile < 0:
             return rule.merge_distance, self._touched
+        return threshold_of(rule, self._pair_distances()), np.ones_like(self._touched)
+
+    def _pair_distances(self) -> Reals:
+        """1 - cosine of each pair of prototypes of one class."""
         everything = self._everything()
         distances = np.empty(maintenance.pair_distances(*everything, np.empty(0)))
-        if not distances.size:
-            return rule.merge_distance, self._touched
         maintenance.pair_distances(*everything, distances)
-        threshold = rule.merge_distance * (float(distances.mean()) if rule.relative_merge else 1.0)
-        if rule.merge_percentile >= 0:
-            threshold = min(threshold, float(np.quantile(distances, rule.merge_percentile)))
-        return threshold, np.ones_like(self._touched)
+        return distances
 
     # --- memory budget: what `budget.keep_within` asks for ---
 
@@ -576,13 +527,6 @@ class PlainEngine:
         self._sizes_at = (-1, -1, -1)
         self._scalars, self._touched = np.array(arrays["scalars"]), np.array(arrays["class.touched"])
         self._counters, self.rows_learned = np.array(arrays["counters"][:-1]), int(arrays["counters"][-1])
-
-
-@dataclass(frozen=True)
-class _Probed:
-    winners: Longs  # (n,) ids
-    scores: Reals  # (rows asked, classes)
-    own: tuple[Ints, Longs, Reals] = (np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0))  # slots, ids, scores
 
 
 def _ranges(lengths: Ints) -> Longs:

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from prototide.core import FastKMeansClassifier
-from prototide.core.engines.plain import OwnBest
+from prototide.core.engines.answers import OwnBest
 from prototide.core.novelty import LEAST_ROWS, Novelty
 from tests.core.conftest import MakeClassifier
 from tests.core.inspecting import fingerprint

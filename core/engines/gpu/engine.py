@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from prototide.core.compiling import kernel
+from prototide.core.engines.answers import Probed, Ranking, Step
 from prototide.core.engines.gpu import births, maintenance, scoring
 from prototide.core.engines.gpu.entries import SLOT_BITS, SLOT_MASK, columns, keys_of
 from prototide.core.engines.gpu.group import Changes, Group, Outcome, tables_of, take_tables
@@ -27,7 +28,6 @@ from prototide.core.engines.gpu.rows import DeviceRows, to_device, to_host, toge
 from prototide.core.engines.gpu.scoring import Frozen, Roster, View
 from prototide.core.engines.gpu.sums import ranges, squares_by
 from prototide.core.engines.movement import Journey
-from prototide.core.engines.plain import Ranking, Step, _Probed
 from prototide.core.engines.tables import (
     ACTIVE,
     BORN,
@@ -169,7 +169,7 @@ class GpuEngine(Keeping):
 
     def _learn_group(
         self, rows: Any, own_class: Ints, weight: Reals, top: Ranking, asked: Longs, journey: Any, answers: bool
-    ) -> _Probed:
+    ) -> Probed:
         learned = int(np.count_nonzero(own_class >= 0))
         if self.rule.decay != 1:
             self._scalars[OMEGA] *= self.rule.decay**learned
@@ -178,7 +178,7 @@ class GpuEngine(Keeping):
         x, depth = self._unit_there(rows), top.classes.shape[1]
         if not learned:
             frozen = self._freeze_there(rows, x, own, asked, depth)
-            return _Probed(self._told(frozen, top), _doubles(frozen.asked))
+            return Probed(self._told(frozen, top), _doubles(frozen.asked))
         if self.rule.pmi > 0:
             self._store.inform()
         frozen = self._freeze_there(rows, x, own, asked, depth)
@@ -200,7 +200,7 @@ class GpuEngine(Keeping):
         self._inform(group, replayed)
         self._touched[plan.classes] = True
         self._changed()
-        return _Probed(self._told(frozen, top), _doubles(frozen.asked), own_best)
+        return Probed(self._told(frozen, top), _doubles(frozen.asked), own_best)
 
     def _told(self, frozen: Frozen, top: Ranking) -> Longs:
         """Fills ``top``; the winners' ids."""

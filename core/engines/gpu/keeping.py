@@ -162,17 +162,8 @@ class Keeping(PlainEngine):
         exact = to_host(self._compute.squares(self._store.M, self._store.key, most))
         np.copyto(slots.square, exact, where=(slots.kind != FREE) & touched[slots.cls])
 
-    def _merge_threshold(self) -> tuple[float, Flags]:
-        rule = self.rule
-        if not rule.relative_merge and rule.merge_percentile < 0:
-            return rule.merge_distance, self._touched
-        distances = maintenance.all_distances(self._store, self._slots)
-        if not distances.size:
-            return rule.merge_distance, self._touched
-        threshold = rule.merge_distance * (float(distances.mean()) if rule.relative_merge else 1.0)
-        if rule.merge_percentile >= 0:
-            threshold = min(threshold, float(np.quantile(distances, rule.merge_percentile)))
-        return threshold, np.ones_like(self._touched)
+    def _pair_distances(self) -> Reals:
+        return maintenance.all_distances(self._store, self._slots)
 
     # --- memory budget: what `budget.keep_within` asks for ---
 

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from prototide.core import FastKMeansClassifier
+from prototide.core.engines.answers import Step
 from prototide.core.engines.gpu.compute import TorchCompute
 from prototide.core.engines.gpu.engine import GpuEngine
-from prototide.core.engines.plain import PlainEngine, Step
+from prototide.core.engines.plain import PlainEngine
 from prototide.core.parameters import rule_of
 from prototide.core.rows import CsrRows, canonical_rows
 from tests.core.engines.gpu.conftest import DEVICE
