@@ -26,7 +26,7 @@ def accumulate(
 ) -> None:  # fmt: skip
     """sum_M[t, p] <- M_p . x_t, sum_R[t, p] <- R_p . x_t, sum_V[t, p] <- V_p . x_t for all slots.
 
-    sum_R may be empty (no corrections), and sum_V (no half precision). ``scale``: tau / |M_p| of the slots in use.
+    Without corrections sum_R has no columns, without half precision sum_V. ``scale``: tau / |M_p| of the slots in use.
     """
     count = indptr.size - 1
     for t in prange(count):
@@ -86,13 +86,12 @@ def digest(
     """Of each row of a block: its best classes, its own class's products, and the trials that could steal it.
 
     ``cls``: class of each slot, -1 unless active. ``scale``: tau / |M_p|. ``trials``: the classes that have one.
-    own_M, own_R: (rows, longest chain) in chain order, or empty. steal_class, steal_score: (rows,
-    room); steal_count may
-    exceed the room, then the rest is missing.
+    own_M, own_R: (rows, longest chain) in chain order, or empty. steal_class, steal_score: (rows, room); steal_count
+    may exceed the room, then the rest is missing.
     """
     for t in prange(own.size):
         score = np.empty(cls.size, scale.dtype)
-        _scores(sum_M, sum_R, sum_V, t, scale, scale.dtype.type(per_omega), score)
+        scores(sum_M[t], sum_R[t], sum_V[t], scale, per_omega, score)
         best = np.full(first_slot.size, -1, np.int32)
         _best_slots(score, cls, best)
         top_of(score, best, top_class[t], top_slot[t], top_score[t])
@@ -130,7 +129,7 @@ def class_scores(
     """out[t, c] <- score of class c, -inf where it has no active prototype."""
     for t in prange(out.shape[0]):
         score = np.empty(cls.size, scale.dtype)
-        _scores(sum_M, sum_R, sum_V, t, scale, scale.dtype.type(per_omega), score)
+        scores(sum_M[t], sum_R[t], sum_V[t], scale, per_omega, score)
         best = np.full(out.shape[1], -1, np.int32)
         _best_slots(score, cls, best)
         for c in range(best.size):
@@ -138,18 +137,17 @@ def class_scores(
 
 
 @kernel()
-def _scores(
-    sum_M: Floats, sum_R: Floats, sum_V: Floats, t: int, scale: Floats, per_omega: float, score: Floats
-) -> None:
-    """score[p] <- score of row t."""
+def scores(sum_M: Floats, sum_R: Floats, sum_V: Floats, scale: Floats, per_omega: float, score: Floats) -> None:
+    """score[p] <- score of one row, of which all sums are complete."""
     if sum_V.size > 0:
-        score[:] = sum_V[t]
+        score[:] = sum_V
     elif sum_R.size > 0:
+        part = scale.dtype.type(per_omega)
         for p in range(score.size):
-            score[p] = scale[p] * sum_M[t, p] + per_omega * sum_R[t, p]
+            score[p] = scale[p] * sum_M[p] + part * sum_R[p]
     else:
         for p in range(score.size):
-            score[p] = scale[p] * sum_M[t, p]
+            score[p] = scale[p] * sum_M[p]
 
 
 @kernel()

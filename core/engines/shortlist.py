@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prototide.core.compiling import kernel
 from prototide.core.engines import half
 from prototide.core.engines.index import TILE
-from prototide.core.engines.index_scoring import add_hot, before, insert_class, top_of
+from prototide.core.engines.index_scoring import add_hot, before, insert_class, scores, top_of
 from prototide.core.engines.intrinsics import prefetch
 from prototide.core.engines.sketch import LARGEST
 from prototide.core.engines.tables import ACTIVE, Floats, Ints, Longs, Reals
@@ -354,12 +354,8 @@ def _rank_all(
 ) -> None:  # fmt: skip
     """Ranks a row of which all products are known."""
     score, best = np.empty(scale.size, scale.dtype), np.full(classes, -1, np.int32)
+    scores(sum_M, sum_R, sum_V, scale, per_omega, score)
     for p in range(score.size):
-        score[p] = scale[p] * sum_M[p]
-        if sum_R.size > 0:
-            score[p] += scale.dtype.type(per_omega) * sum_R[p]
-        if sum_V.size > 0:
-            score[p] = sum_V[p]
         if kind[p] == ACTIVE and (best[cls[p]] < 0 or score[p] > score[best[cls[p]]]):
             best[cls[p]] = p
     top_of(score, best, top_class, top_slot, top_score)
