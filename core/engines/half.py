@@ -46,15 +46,15 @@ def add_rare(
 
 @kernel()
 def add_hot(
-    ix: Ints, x: Floats, hot: Ints, tile_M: Floats, tile_R: Floats, scale: Floats, per_omega: float,
+    ix: Ints, x: Floats, hot: Ints, hot_M: Floats, hot_R: Floats, tile: int, scale: Floats, per_omega: float,
     mantissa_bits: int, sum_V: Floats,
 ) -> None:  # fmt: skip
-    """sum_V[p] += the hot features' part, for the slots of one tile."""
-    nothing = tile_R.dtype.type(0)
+    """sum_V[p] += the hot features' part, for the slots of one tile; scale and sum_V are those slots'."""
+    nothing = hot_R.dtype.type(0)
     for i in range(ix.size):
         j = ix[i]
         if j < hot.size and hot[j] >= 0:
-            weight = tile_M.dtype.type(x[i])
+            weight, h = hot_M.dtype.type(x[i]), hot[j]
             for p in range(sum_V.size):
-                r = tile_R[hot[j], p] if tile_R.size > 0 else nothing
-                sum_V[p] += weight * rounded_entry(tile_M[hot[j], p], r, scale[p], per_omega, mantissa_bits)
+                r = hot_R[tile, h, p] if hot_R.size > 0 else nothing
+                sum_V[p] += weight * rounded_entry(hot_M[tile, h, p], r, scale[p], per_omega, mantissa_bits)

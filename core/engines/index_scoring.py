@@ -46,9 +46,8 @@ def accumulate(
             if sum_R.size > 0:
                 add_hot(indices[first:last], x[first:last], hot, hot_R[tile], sum_R[t, low:high])
             if sum_V.size > 0:
-                tile_R = hot_R[tile] if R.size > 0 else hot_M[tile][:0]
                 half.add_hot(
-                    indices[first:last], x[first:last], hot, hot_M[tile], tile_R, scale[low:high], per_omega,
+                    indices[first:last], x[first:last], hot, hot_M, hot_R, tile, scale[low:high], per_omega,
                     mantissa_bits, sum_V[t, low:high],
                 )  # fmt: skip
 

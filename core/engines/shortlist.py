@@ -335,15 +335,13 @@ def _add_all_hot(
     sum_M: Floats, sum_R: Floats, sum_V: Floats,
 ) -> None:  # fmt: skip
     for low in range(0, sum_M.size, TILE):
-        high = min(low + TILE, sum_M.size)
-        add_hot(ix, x, hot, hot_M[low // TILE], sum_M[low:high])
+        tile, high = low // TILE, min(low + TILE, sum_M.size)
+        add_hot(ix, x, hot, hot_M[tile], sum_M[low:high])
         if sum_R.size > 0:
-            add_hot(ix, x, hot, hot_R[low // TILE], sum_R[low:high])
+            add_hot(ix, x, hot, hot_R[tile], sum_R[low:high])
         if sum_V.size > 0:
-            tile = low // TILE
             half.add_hot(
-                ix, x, hot, hot_M[tile], hot_R[tile] if sum_R.size > 0 else hot_M[tile][:0], scale[low:high], per_omega,
-                mantissa_bits, sum_V[low:high],
+                ix, x, hot, hot_M, hot_R, tile, scale[low:high], per_omega, mantissa_bits, sum_V[low:high]
             )  # fmt: skip
 
 
