@@ -10,8 +10,8 @@ import numpy as np
 from prototide.core.compiling import kernel
 from prototide.core.engines.tables import Floats, Ints, Longs
 
-MANTISSA_BITS = 10  # at most, in half precision: float16; bfloat16 has 7
-SMALLEST = np.float32(2.0**-14)  # float16 below is a multiple of 2^-24, as a float32 between a half and one
+FLOAT16_BITS = 10  # of its mantissa; bfloat16 has 7, all other formats more
+SMALLEST = np.float32(2.0**-14)  # below, float16 is a multiple of 2^-24, as float32 is between a half and one
 THREE_QUARTERS = np.float32(0.75)
 
 
@@ -19,7 +19,7 @@ THREE_QUARTERS = np.float32(0.75)
 def rounded_entry(M: float, R: float, scale: float, per_omega: float, mantissa_bits: int) -> np.float32:
     """One entry of V, ties to even. V is far below float16's largest number."""
     value = np.float32(scale * M + np.float32(per_omega) * R)
-    if mantissa_bits == MANTISSA_BITS and abs(value) < SMALLEST:
+    if mantissa_bits == FLOAT16_BITS and abs(value) < SMALLEST:
         return (value + THREE_QUARTERS) - THREE_QUARTERS
     drop = np.uint32(23 - mantissa_bits)
     bits = value.view(np.uint32)

@@ -52,7 +52,7 @@ class IndexedRanking(IndexedKeeping):
     def _sums(self, rows: Rows, used: int) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
         """(first row, last row + 1, M . x, R . x, V . x) of blocks of rows for all slots; the arrays are reused."""
         count = rows.indptr.size - 1
-        corrected, halved = self._index.R.size > 0, self.rule.mantissa_bits <= half.MANTISSA_BITS
+        corrected, halved = self._index.R.size > 0, self.rule.mantissa_bits <= half.FLOAT16_BITS
         size = max(1, min(count, BLOCK_ROWS, BLOCK_BYTES // (8 * max(1, used))))
         sum_M = np.empty((size, used), self._dtype)
         sum_R = np.empty((size, used if corrected else 0), self._dtype)

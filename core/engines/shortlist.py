@@ -49,7 +49,7 @@ def shortlist(
         used, corrected = scale.size, R.size > 0
         sum_M, near = np.empty(used, scale.dtype), np.empty(used, np.float32)
         sum_R = np.empty(used if corrected else 0, scale.dtype)
-        sum_V = np.empty(used if mantissa_bits <= half.MANTISSA_BITS else 0, scale.dtype)
+        sum_V = np.empty(used if mantissa_bits <= half.FLOAT16_BITS else 0, scale.dtype)
         push = np.empty(used if corrected else 0, np.float32)
         bound, highest = np.empty(used, np.float32), np.empty((used + BLOCK - 1) // BLOCK, np.float32)
         for t in range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, own.size)):
@@ -153,7 +153,7 @@ def _reach(warm_x: Floats, size: int, mantissa_bits: int) -> tuple[float, float]
     total = 0.0
     for i in range(warm_x.size):
         total += abs(warm_x[i])
-    halving = LARGEST * 2.0**-mantissa_bits if mantissa_bits <= half.MANTISSA_BITS else 0.0
+    halving = LARGEST * 2.0**-mantissa_bits if mantissa_bits <= half.FLOAT16_BITS else 0.0
     return 0.5 * total * (1 + halving) * (1 + 1e-4 * size), (size + 8) * EPSILON
 
 
