@@ -6,7 +6,7 @@ parallel (`changing`), what is shared by all classes is brought up to date. No s
 Results do not depend on the number of threads, and equal those of the plain engine up to rounding.
 
     IndexedKeeping   tables, room, entries      `index`, `changing`, `copying`, `dots`, `sketch`
-    IndexedRanking   scores                     `index_scoring`, `shortlist`, `half`
+    IndexedRanking   scores                     `index_scoring`, `shortlist`, `bounds`, `half`
     IndexedUpkeep    maintenance, budget        `merging`, `dropping`
     IndexedEngine    learning, state            `deciding`, `settling`, `sole`
 """

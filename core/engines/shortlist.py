@@ -1,8 +1,8 @@
 """The best classes of a row, exactly, without the exact score of every slot.
 
 1. The rare features' part of every slot's M . x and R . x, exactly, from the posting lists.
-2. The hot features' part from their entries in 8 bits (`sketch`), with a bound on what that may be off: an upper bound
-   of every slot's score.
+2. The hot features' part from their entries in 8 bits, with what that may be off: an upper bound of every slot's score
+   (`bounds`).
 3. The slots of the highest bounds are completed exactly, then every other one whose bound is above the last class that
    is on the list. Where too many are left, all slots are.
 
@@ -18,20 +18,15 @@ from numba import prange
 from numpy.typing import NDArray
 
 from prototide.core.compiling import kernel
-from prototide.core.engines import half
+from prototide.core.engines import bounds, half
+from prototide.core.engines.bounds import BLOCK, EPSILON, NEVER
 from prototide.core.engines.index import TILE
 from prototide.core.engines.index_scoring import add_hot, before, insert_class, scores, top_of
 from prototide.core.engines.intrinsics import prefetch
-from prototide.core.engines.sketch import LARGEST
 from prototide.core.engines.tables import ACTIVE, Floats, Ints, Longs, Reals
 
 CHUNK = 16  # rows that share their scratch arrays
 AHEAD = 4  # lists that are on their way from memory
-BLOCK = 64  # slots of which the highest bound is kept
-NEVER = np.float32(-1e30)  # bound of a slot that is no active prototype's
-EPSILON = 1.2e-7  # of float32
-VANISHED = np.float32(1e-30)  # what products too small for a float32 may add up to
-APPROXIMATE = {"contract", "reassoc", "nsz", "nnan", "ninf"}  # sums that only bound: in any order
 
 
 @kernel(parallel=True)
@@ -59,17 +54,17 @@ def shortlist(
             if sum_V.size > 0:
                 half.add_rare(ix, values, start, length, slot, M, R, scale, per_omega, mantissa_bits, sum_V)
             warm, warm_x = _hot_part(ix, values, hot, scale)
-            _add_near(near_M, warm, warm_x, near)
+            bounds.add_near(near_M, warm, warm_x, near)
             if corrected:
-                _add_near(near_R, warm, warm_x, push)
-            reach, slack = _reach(warm_x, ix.size, mantissa_bits)
+                bounds.add_near(near_R, warm, warm_x, push)
+            reach, slack = bounds.reach_of(warm_x, ix.size, mantissa_bits)
             if sum_V.size > 0:
-                _bounds_half(sum_V, near, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
+                bounds.of_rounded(sum_V, near, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
             elif corrected:
-                _bounds_both(sum_M, near, sum_R, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
+                bounds.of_both(sum_M, near, sum_R, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
             else:
-                _bounds(sum_M, near, step_M, scale, reach, slack, kind, bound)
-            _highest_of_blocks(bound, highest)
+                bounds.of_centres(sum_M, near, step_M, scale, reach, slack, kind, bound)
+            bounds.highest_of_blocks(bound, highest)
             # 3.
             if _complete(
                 warm, warm_x, hot_M, hot_R, cls, scale, per_omega, mantissa_bits, most, sum_M, sum_R, sum_V, bound,
@@ -141,86 +136,6 @@ def _hot_part(ix: Ints, x: Reals, hot: Ints, scale: Floats) -> tuple[Ints, Float
             warm[n], warm_x[n] = hot[ix[i]], x[i]
             n += 1
     return warm[:n], warm_x[:n]
-
-
-@kernel()
-def _reach(warm_x: Floats, size: int, mantissa_bits: int) -> tuple[float, float]:
-    """What a bound adds per step, and per unit of a sum: rounding to 8 bits, and of the float32 sums of ``size`` terms.
-
-    A sum of n float32 terms is off by at most n 2^-24 sum |term|, on either way to the score. Half precision rounds
-    an entry, at most `LARGEST` steps, by a part of 2^-mantissa_bits / 2.
-    """
-    total = 0.0
-    for i in range(warm_x.size):
-        total += abs(warm_x[i])
-    halving = LARGEST * 2.0**-mantissa_bits if mantissa_bits <= half.FLOAT16_BITS else 0.0
-    return 0.5 * total * (1 + halving) * (1 + 1e-4 * size), (size + 8) * EPSILON
-
-
-@kernel(fastmath=APPROXIMATE)
-def _add_near(near: NDArray[np.int8], warm: Ints, warm_x: Floats, total: Floats) -> None:
-    """total[p] <- sum over hot features h of x_h near[h, p]"""
-    total[:] = 0
-    used, fours = total.size, warm.size // 4 * 4
-    for i in range(0, fours, 4):
-        a, b, c, d = near[warm[i]], near[warm[i + 1]], near[warm[i + 2]], near[warm[i + 3]]
-        u, v = np.float32(warm_x[i]), np.float32(warm_x[i + 1])
-        w, z = np.float32(warm_x[i + 2]), np.float32(warm_x[i + 3])
-        for p in range(used):
-            total[p] += (u * np.float32(a[p]) + v * np.float32(b[p])) + (w * np.float32(c[p]) + z * np.float32(d[p]))
-    for i in range(fours, warm.size):
-        a, u = near[warm[i]], np.float32(warm_x[i])
-        for p in range(used):
-            total[p] += u * np.float32(a[p])
-
-
-@kernel(fastmath=APPROXIMATE)
-def _bounds(
-    sum_M: Floats, near: Floats, step: Floats, scale: Floats, reach: float, slack: float, kind: NDArray[np.int8],
-    bound: Floats,
-) -> None:  # fmt: skip
-    more, relative = np.float32(reach), np.float32(slack)
-    for p in range(bound.size):
-        size = np.float32(scale[p])
-        rare = size * np.float32(sum_M[p])
-        upper = rare + size * step[p] * (near[p] + more) + relative * abs(rare)
-        bound[p] = upper + VANISHED if kind[p] == ACTIVE else NEVER
-
-
-@kernel(fastmath=APPROXIMATE)
-def _bounds_both(
-    sum_M: Floats, near: Floats, sum_R: Floats, push: Floats, step_M: Floats, step_R: Floats, scale: Floats,
-    per_omega: float, reach: float, slack: float, kind: NDArray[np.int8], bound: Floats,
-) -> None:  # fmt: skip
-    more, relative, part = np.float32(reach), np.float32(slack), np.float32(per_omega)
-    for p in range(bound.size):
-        size = np.float32(scale[p])
-        rare, other = size * np.float32(sum_M[p]), part * np.float32(sum_R[p])
-        upper = rare + size * step_M[p] * (near[p] + more) + other + part * step_R[p] * (push[p] + more)
-        upper += relative * (abs(rare) + abs(other))
-        bound[p] = upper + VANISHED if kind[p] == ACTIVE else NEVER
-
-
-@kernel(fastmath=APPROXIMATE)
-def _bounds_half(
-    sum_V: Floats, near: Floats, push: Floats, step_M: Floats, step_R: Floats, scale: Floats, per_omega: float,
-    reach: float, slack: float, kind: NDArray[np.int8], bound: Floats,
-) -> None:  # fmt: skip
-    more, relative, part = np.float32(reach), np.float32(slack), np.float32(per_omega)
-    for p in range(bound.size):
-        upper = sum_V[p] + scale[p] * step_M[p] * (near[p] + more) + relative * abs(sum_V[p])
-        if push.size > 0:
-            upper += part * step_R[p] * (push[p] + more)
-        bound[p] = upper + more * EPSILON + VANISHED if kind[p] == ACTIVE else NEVER  # float16's smallest step: 2^-24
-
-
-@kernel(fastmath=APPROXIMATE)
-def _highest_of_blocks(bound: Floats, highest: Floats) -> None:
-    for b in range(highest.size):
-        most, block = NEVER, bound[b * BLOCK : b * BLOCK + BLOCK]
-        for p in range(block.size):
-            most = block[p] if block[p] > most else most
-        highest[b] = most
 
 
 @kernel()
@@ -379,9 +294,11 @@ def _thieves(
             continue
         rough = reach > 0  # else the sums are complete
         if rough:
-            value = _upper(trial[c], sum_M, near, step_M, scale[trial[c]], reach, slack)
+            value = bounds.upper_product(trial[c], sum_M, near, step_M, scale[trial[c]], reach, slack)
             if sum_R.size > 0:
-                value += _upper_correction(first_slot[c], next_slot, kind, sum_R, push, step_R, per_omega, reach, slack)
+                value += bounds.upper_correction(
+                    first_slot[c], next_slot, kind, sum_R, push, step_R, per_omega, reach, slack
+                )
             if value <= wrong:
                 continue
         best, best_score, correction = -1, -np.inf, 0.0
@@ -402,23 +319,3 @@ def _thieves(
                     steal_class[found], steal_score[found] = c, exact
                 found += 1
     return found
-
-
-@kernel()
-def _upper(p: int, total: Floats, near: Floats, step: Floats, scale: float, reach: float, slack: float) -> float:
-    """Upper bound of scale * product of slot p."""
-    return scale * (total[p] + step[p] * (near[p] + reach) + slack * (abs(total[p]) + abs(step[p] * near[p]))) + slack
-
-
-@kernel()
-def _upper_correction(
-    p: int, next_slot: Ints, kind: NDArray[np.int8], sum_R: Floats, push: Floats, step_R: Floats, per_omega: float,
-    reach: float, slack: float,
-) -> float:  # fmt: skip
-    """Upper bound of the corrections of a class's prototypes, the first of which is in slot p."""
-    highest = -np.inf
-    while p >= 0:
-        if kind[p] == ACTIVE:
-            highest = max(highest, _upper(p, sum_R, push, step_R, per_omega, reach, slack))
-        p = next_slot[p]
-    return highest
