@@ -100,7 +100,7 @@ def warm_up(settings: Settings, stopped: Callable[[], bool]) -> None:
     In a thread of its own, while this one asks `stopped` now and then: the process stays alive, and need not wait for
     the end to stop. Raises RestartMayHelp when stopped.
     """
-    log.info("warming up: the learner is compiled, the first time for a minute or more")
+    log.info("warming up: the learner is compiled, the first time for one to three minutes")
     failed: list[BaseException] = []
     thread = threading.Thread(target=_compile, args=(settings, failed), name="warm-up", daemon=True)
     began = time.monotonic()

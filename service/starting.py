@@ -117,7 +117,7 @@ class Starting:
         return start, Direct(sink)
 
     def _warm_up(self) -> None:
-        self.readiness.set("learner", "being compiled, the first time for a minute or more")
+        self.readiness.set("learner", "being compiled, the first time for one to three minutes")
         warm_up(self.settings, self.stopped)
         self.readiness.set("learner", None)
 

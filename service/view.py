@@ -24,7 +24,7 @@ THROUGHPUT_SECONDS = 5.0  # rows/s shown is the mean over that long
 SPARKLINE_SECONDS = 1.0  # between two points
 SPARKLINE_POINTS = 60
 EVENTS_SHOWN = 6
-WARMING_UP = "warming up: the learner is compiled, the first time for up to a minute"
+WARMING_UP = "warming up: the learner is compiled, the first time for one to three minutes"
 BARS = "▁▂▃▄▅▆▇█"
 
 
