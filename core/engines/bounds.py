@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prototide.core.compiling import kernel
-from prototide.core.engines.half import FLOAT16_BITS
+from prototide.core.engines.half import FLOAT16_BITS, HIGHEST
 from prototide.core.engines.sketch import LARGEST
 from prototide.core.engines.tables import ACTIVE, Floats, Ints
 
 BLOCK = 64  # slots of which the highest bound is kept
 NEVER = np.float32(-1e30)  # bound of a slot that is no active prototype's
+ALWAYS = np.float32(1e30)  # bound of a slot that must be completed
 EPSILON = 1.2e-7  # of float32
 VANISHED = np.float32(1e-30)  # what products too small for a float32 may add up to
 APPROXIMATE = {"contract", "reassoc", "nsz", "nnan", "ninf"}  # sums that only bound: in any order
@@ -83,14 +84,20 @@ def of_both(
 @kernel(fastmath=APPROXIMATE)
 def of_rounded(
     sum_V: Floats, near: Floats, push: Floats, step_M: Floats, step_R: Floats, scale: Floats, per_omega: float,
-    reach: float, slack: float, kind: NDArray[np.int8], bound: Floats,
+    mantissa_bits: int, reach: float, slack: float, kind: NDArray[np.int8], bound: Floats,
 ) -> None:  # fmt: skip
-    """The same in half precision, with corrections or (``push`` empty) without."""
+    """The same in half precision, with corrections or (``push`` empty) without.
+
+    Clipping may raise a score: a slot that may hold a clipped entry is always completed.
+    """
     more, relative, part = np.float32(reach), np.float32(slack), np.float32(per_omega)
+    highest = HIGHEST / np.float32(LARGEST) if mantissa_bits == FLOAT16_BITS else ALWAYS  # steps
     for p in range(bound.size):
         upper = sum_V[p] + scale[p] * step_M[p] * (near[p] + more) + relative * abs(sum_V[p])
         if push.size > 0:
             upper += part * step_R[p] * (push[p] + more)
+            if scale[p] * step_M[p] + part * step_R[p] > highest:
+                upper = ALWAYS
         bound[p] = upper + more * EPSILON + VANISHED if kind[p] == ACTIVE else NEVER  # float16's smallest step: 2^-24
 
 

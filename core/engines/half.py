@@ -13,14 +13,18 @@ from prototide.core.engines.tables import Floats, Ints, Longs
 FLOAT16_BITS = 10  # of its mantissa; bfloat16 has 7, all other formats more
 SMALLEST = np.float32(2.0**-14)  # below, float16 is a multiple of 2^-24, as float32 is between a half and one
 THREE_QUARTERS = np.float32(0.75)
+HIGHEST = np.float32(65504)  # of float16: what is beyond is clipped
 
 
 @kernel()
 def rounded_entry(M: float, R: float, scale: float, per_omega: float, mantissa_bits: int) -> np.float32:
-    """One entry of V, ties to even. V is far below float16's largest number."""
+    """One entry of V, ties to even, float16 clipped."""
     value = np.float32(scale * M + np.float32(per_omega) * R)
-    if mantissa_bits == FLOAT16_BITS and abs(value) < SMALLEST:
-        return (value + THREE_QUARTERS) - THREE_QUARTERS
+    if mantissa_bits == FLOAT16_BITS:
+        if abs(value) < SMALLEST:
+            return (value + THREE_QUARTERS) - THREE_QUARTERS
+        if abs(value) > HIGHEST:
+            return np.copysign(HIGHEST, value)
     drop = np.uint32(23 - mantissa_bits)
     bits = value.view(np.uint32)
     bits += (np.uint32(1) << (drop - np.uint32(1))) - np.uint32(1) + ((bits >> drop) & np.uint32(1))

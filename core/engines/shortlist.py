@@ -59,7 +59,9 @@ def shortlist(
                 bounds.add_near(near_R, warm, warm_x, push)
             reach, slack = bounds.reach_of(warm_x, ix.size, mantissa_bits)
             if sum_V.size > 0:
-                bounds.of_rounded(sum_V, near, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
+                bounds.of_rounded(
+                    sum_V, near, push, step_M, step_R, scale, per_omega, mantissa_bits, reach, slack, kind, bound
+                )
             elif corrected:
                 bounds.of_both(sum_M, near, sum_R, push, step_M, step_R, scale, per_omega, reach, slack, kind, bound)
             else:

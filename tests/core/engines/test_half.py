@@ -22,9 +22,10 @@ def test_entries_are_rounded_as_float16_and_bfloat16_are() -> None:
         random.standard_normal(20_000) * 10.0 ** random.uniform(-9, 2, 20_000),
     ]).astype(np.float32)  # fmt: skip
     values = np.concatenate([values, -values])
+    values = np.append(values, np.float32([65_519, 65_520, 1e30, -65_519, -65_520, -1e30]))  # beyond float16's largest
     one, nothing = np.float32(1), np.float32(0)
     for bits, expected in (
-        (10, values.astype(np.float16).astype(np.float32)),
+        (10, values.clip(-65_504, 65_504).astype(np.float16).astype(np.float32)),
         (7, torch.from_numpy(values).bfloat16().float().numpy()),
     ):
         found = [rounded_entry(value, nothing, one, 0.0, bits) for value in values]
@@ -48,3 +49,17 @@ def test_learning_in_half_precision_is_the_plain_engines(dtype: str, parameters:
     assert np.abs(scores - expected).mean() < 0.05 * np.abs(scores - single.decision_function(X[1200:])).mean()
     indexed.freeze()
     np.testing.assert_allclose(indexed.decision_function(X[1200:]), scores, atol=1e-3)
+
+
+def test_a_float16_model_whose_entries_are_clipped_answers_as_the_plain_engine_and_frozen() -> None:
+    X, y = text_stream(3, rows=1500, features=60, classes=8)
+    indexed, plain = (
+        make(n_threads=1, dtype="float16", lambda_penalty=1000.0) for make in (FastKMeansClassifier, PlainClassifier)
+    )
+    for model in (indexed, plain):
+        model.fit_batch(X[:400], y[:400])
+    scores, expected = indexed.decision_function(X[1200:]), plain.decision_function(X[1200:])
+    assert np.abs(expected).max() > 65_504
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    indexed.freeze()
+    np.testing.assert_allclose(indexed.decision_function(X[1200:]), scores, rtol=1e-5, atol=1.0)

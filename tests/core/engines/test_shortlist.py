@@ -40,6 +40,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, exhaustive_slots: int, seed: int, *
         {"lambda_penalty": 0.1, "k_init": 3, "dtype": "float64", "truncation_threshold": 0.05},
         {"lambda_penalty": 0.1, "k_init": 3, "dtype": "bfloat16"},
         {"lambda_penalty": 0.1, "k_init": 1, "dtype": "float16"},
+        {"lambda_penalty": 1000.0, "k_init": 1, "dtype": "float16"},  # entries are clipped
         {"lambda_penalty": 0.0, "k_init": 2, "dtype": "bfloat16", "half_life": 200.0},
     ],
 )
