@@ -51,8 +51,7 @@ class JournalReader:
         self._give_up = give_up
         self._silence_seconds = settings.kafka.startup_timeout_s
         self._admin = admin_client(settings, errors)
-        properties = consumer_properties(settings)
-        self._consumer: Consumer = new_client(Consumer, properties, errors)
+        self._consumer: Consumer = new_client(Consumer, consumer_properties(settings), errors)
 
     def bounds(self) -> tuple[int, int]:
         """Offset of the first record still there, and behind the last committed one."""
