@@ -33,7 +33,7 @@ from tests.support.kafka import running_broker
 from tests.support.service import Service, consume_all
 from tests.support.stream import until
 
-RECORD_ROWS = 256
+RECORD_ROWS, ROWS = 256, 120_000
 LATENCY_SECONDS, WARM_SECONDS, RATE = 20.0, 5.0, 1000
 BACKLOG_RECORDS = 200_000
 PROTOTYPES = 15_000
@@ -94,8 +94,8 @@ def rate_of(steps: Sequence[Step]) -> float:
 
 
 def work_off(service: Service, records: int) -> None:
-    """Returns when so many records are done."""
-    until(lambda: service.metric("prototide_records_total") >= records, 600)
+    """Returns when so many records are done. To look more often would slow down what is measured."""
+    until(lambda: service.metric("prototide_records_total") >= records, 600, every=0.5)
 
 
 # --- rows ---
@@ -103,7 +103,7 @@ def work_off(service: Service, records: int) -> None:
 
 def rows_per_second(kafka: str, folder: Path) -> list[Measured]:
     """Service and learner on the same rows, in the same steps; then the replay of these steps."""
-    work = make(60_000, classes=500, features=100_000)
+    work = make(ROWS, classes=500, features=100_000)
     values = [
         encode_batch(work.X[first : first + RECORD_ROWS], work.y[first : first + RECORD_ROWS])
         for first in range(0, work.y.size - RECORD_ROWS, RECORD_ROWS)

@@ -134,12 +134,12 @@ def batch(labels: Sequence[Any], columns: int = 8, **more: Any) -> bytes:
     return encode_batch(X, labels, **more)
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Waits for a condition; what it gave. Fails after `seconds`."""
+def until(condition: Callable[[], Any], seconds: float = 30.0, every: float = 0.02) -> Any:
+    """Waits for a condition, looking every so many seconds; what it gave. Fails after `seconds`."""
     import time
 
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
+        time.sleep(every)
     return found
