@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from prototide.service.wire import Batch, Label
+from prototide.service.wire_fields import FLOAT32, INT32, array_of
+
+_Scalar = TypeVar("_Scalar", np.int32, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +42,10 @@ def stack(batches: Sequence[Batch]) -> Rows:
     if any(truth is not None for truth in truths):
         labels = list(chain.from_iterable(truth or [None] * n for truth, n in zip(truths, counts, strict=True)))
     weights = None
-    if any(batch.weights is not None for batch in batches):
-        given = zip((batch.weights for batch in batches), counts, strict=True)
-        weights = np.concatenate([np.ones(n, np.float32) if each is None else each for each, n in given])
+    given = [batch.weights for batch in batches]
+    if any(each is not None for each in given):
+        pairs = zip(given, counts, strict=True)
+        weights = np.concatenate([np.ones(n, np.float32) if each is None else each for each, n in pairs])
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Rows(_stacked(batches, np.diff(bounds)), labels, weights, bounds)
 
@@ -62,20 +66,25 @@ def unknown(predicted: Sequence[Label | None]) -> int:
 
 
 def _stacked(batches: Sequence[Batch], counts: NDArray[np.int64]) -> sparse.csr_matrix:
-    """Copies a single one, too: a payload's arrays are read-only, for which the learner would be compiled again."""
-    nnz = np.array([batch.data.size for batch in batches])
-    offsets = np.concatenate([batch.indptr for batch in batches]) + np.repeat(np.cumsum(nnz) - nnz, counts + 1)
+    indptr = _joined((batch.indptr for batch in batches), INT32)
     begins = np.cumsum(counts + 1) - counts - 1  # each record's offsets begin where those before it end
+    nnz = indptr[begins + counts].astype(np.int64)
+    offsets = indptr + np.repeat(np.cumsum(nnz) - nnz, counts + 1)
     stacked = sparse.csr_matrix(
         (
-            np.concatenate([batch.data for batch in batches]),
-            np.concatenate([batch.indices for batch in batches]),
-            np.concatenate([[0], np.delete(offsets, begins)]).astype(np.int32),
+            _joined((batch.data for batch in batches), FLOAT32),
+            _joined((batch.indices for batch in batches), INT32),
+            np.append(0, np.delete(offsets, begins)).astype(np.int32),
         ),
         shape=(int(counts.sum()), max(batch.shape[1] for batch in batches)),
     )
     stacked.has_canonical_format = True  # each was
     return stacked
+
+
+def _joined(values: Iterable[bytes], dtype: np.dtype[_Scalar]) -> NDArray[_Scalar]:
+    """One array of all; writable, as for read-only ones the learner would be compiled again."""
+    return array_of(bytearray().join(values), dtype)
 
 
 def _objects(labels: Sequence[Label | None]) -> NDArray[Any]:

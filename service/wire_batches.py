@@ -18,7 +18,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from prototide.service.wire_batch import OPTIONAL, REQUIRED, Batch, Limits, decode_batch
+from prototide.service.wire_batch import OPTIONAL, REQUIRED, Batch, Limits, decode_batch, truth_of
 from prototide.service.wire_fields import (
     FLOAT32,
     INT32,
@@ -26,6 +26,7 @@ from prototide.service.wire_fields import (
     VERSION,
     Label,
     RejectedRecord,
+    array_of,
     fits_int64,
     longest_label_bytes,
     scalars,
@@ -133,20 +134,23 @@ class _Group:
             and self._scalars_are_sound(rows)
         ):
             return None
-        labels, weights = self._labels(rows), self._weights(rows)
-        if labels is None or weights is None:
+        truths = self._truths(rows)
+        if truths is None or not self._weights_are_sound(rows):
             return None
+        column, absent = self.columns, repeat(None)
+        packed = "labels" in column and type(column["labels"][0]) is bytes
         return list(
             map(
                 Batch,
-                map(tuple, self.columns["shape"]),
-                _views(indptr, rows + 1),
-                _views(indices, nnz),
-                _views(data, nnz),
-                labels,
-                weights,
-                self.columns.get("ids", repeat(None)),
-                self.columns.get("ts", repeat(None)),
+                map(tuple, column["shape"]),
+                column["indptr"],
+                column["indices"],
+                column["data"],
+                truths,
+                column["labels"] if packed else absent,
+                column.get("weights", absent),
+                column.get("ids", absent),
+                column.get("ts", absent),
             )
         )
 
@@ -183,24 +187,29 @@ class _Group:
         except RejectedRecord:
             return None
 
-    def _labels(self, rows: NDArray[np.int64]) -> Iterable[Any] | None:
+    def _truths(self, rows: NDArray[np.int64]) -> Iterable[list[Label | None] | None] | None:
+        """Each record's labels, None for a record without any; None when they are not sound."""
         labels = self.columns.get("labels")
         if labels is None:
-            return [list[Label | None]([None]) * count for count in rows.tolist()]
-        if type(labels[0]) is bytes:
-            return _views(_joined(labels, INT64), rows) if self._have_length("labels", rows, INT64) else None
-        flat = self._flat_scalars("labels", labels, rows, nil=True)
-        if flat is None or longest_label_bytes(flat) > self.limits.label_bytes:
-            return None
-        return labels
-
-    def _weights(self, rows: NDArray[np.int64]) -> Iterable[Any] | None:
-        if "weights" not in self.columns:
             return repeat(None)
-        if not self._have_length("weights", rows, FLOAT32):
+        if type(labels[0]) is bytes:
+            if not self._have_length("labels", rows, INT64):
+                return None
+            flat: list[Any] = _joined(labels, INT64).tolist()
+            ends = np.cumsum(rows)
+            return [flat[begin:end] for begin, end in zip((ends - rows).tolist(), ends.tolist(), strict=True)]
+        found = self._flat_scalars("labels", labels, rows, nil=True)
+        if found is None or longest_label_bytes(found) > self.limits.label_bytes:
             return None
+        return labels if None not in found else map(truth_of, labels)
+
+    def _weights_are_sound(self, rows: NDArray[np.int64]) -> bool:
+        if "weights" not in self.columns:
+            return True
+        if not self._have_length("weights", rows, FLOAT32):
+            return False
         weights = _joined(self.columns["weights"], FLOAT32)
-        return _views(weights, rows) if np.isfinite(weights).all() and (weights >= 0).all() else None
+        return bool(np.isfinite(weights).all() and (weights >= 0).all())
 
 
 def _lengths(values: Sequence[Any]) -> NDArray[np.int64]:
@@ -209,12 +218,7 @@ def _lengths(values: Sequence[Any]) -> NDArray[np.int64]:
 
 def _joined(values: Sequence[bytes], dtype: np.dtype[_Scalar]) -> NDArray[_Scalar]:
     """One array of all values (read-only)."""
-    return np.frombuffer(b"".join(values), dtype).astype(dtype.newbyteorder("="), copy=False)
-
-
-def _views(array: NDArray[Any], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
-    ends = np.cumsum(sizes)
-    return [array[begin:end] for begin, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
+    return array_of(b"".join(values), dtype)
 
 
 def _rows_are_sound(indptr: NDArray[np.int32], rows: NDArray[np.int64], nnz: NDArray[np.int64]) -> bool:

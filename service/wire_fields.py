@@ -169,6 +169,11 @@ def vector(name: str, value: object, dtype: np.dtype[_Scalar], length: int | Non
         raise schema(f"{name} has {len(value)} bytes, expected a multiple of {dtype.itemsize}")
     if length is not None and len(value) != length * dtype.itemsize:
         raise schema(f"{name} has {len(value)} bytes, expected {length} x {dtype.itemsize}")
+    return array_of(value, dtype)
+
+
+def array_of(value: bytes | bytearray, dtype: np.dtype[_Scalar]) -> NDArray[_Scalar]:
+    """A `bin` as an array over its bytes."""
     array = np.frombuffer(value, dtype)
     return array.astype(dtype.newbyteorder("="), copy=False)  # copies on big-endian machines only
 

@@ -21,7 +21,7 @@ from tests.chaos.fuzz import LIMITS, corpus, mutated
 def described(decoded: Batch | RejectedRecord) -> tuple[Any, ...]:
     if isinstance(decoded, RejectedRecord):
         return decoded.reason, decoded.detail
-    arrays = (decoded.indptr, decoded.indices, decoded.data, decoded.weights)
+    arrays = (decoded.X.indptr, decoded.X.indices, decoded.X.data, decoded.weights)
     return (
         decoded.shape,
         *(None if array is None else (array.dtype, array.tobytes(), array.flags.writeable) for array in arrays),
