@@ -17,6 +17,8 @@ from prototide.core.engines import half
 from prototide.core.engines.index import TILE
 from prototide.core.engines.tables import Floats, Ints, Longs, Reals
 
+CHUNK_ROWS = 32  # of a block, for which a thread takes a tile: small models have few tiles
+
 
 @kernel(parallel=True)
 def accumulate(
@@ -38,9 +40,11 @@ def accumulate(
             half.add_rare(
                 indices[first:last], x[first:last], start, length, slot, M, R, scale, per_omega, mantissa_bits, sum_V[t]
             )
-    for tile in prange((scale.size + TILE - 1) // TILE):
+    chunks = (count + CHUNK_ROWS - 1) // CHUNK_ROWS
+    for item in prange((scale.size + TILE - 1) // TILE * chunks):
+        tile, begin = item // chunks, item % chunks * CHUNK_ROWS
         low, high = tile * TILE, min(tile * TILE + TILE, scale.size)
-        for t in range(count):
+        for t in range(begin, min(begin + CHUNK_ROWS, count)):
             first, last = indptr[t], indptr[t + 1]
             add_hot(indices[first:last], x[first:last], hot, hot_M[tile], sum_M[t, low:high])
             if sum_R.size > 0:
