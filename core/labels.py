@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class Labels:
 
     def numbers(self, labels: Sequence[Label | None]) -> NDArray[np.int32]:
         """The class number of each checked label, `UNLABELLED` for None and for labels not added."""
-        get = self._number.get
-        return np.fromiter((get(label, UNLABELLED) for label in labels), np.int32, len(labels))  # type: ignore[arg-type]
+        found = map(self._number.get, labels, repeat(UNLABELLED))  # type: ignore[arg-type]
+        return np.fromiter(found, np.int32, len(labels))
 
     def add(self, labels: Sequence[Label | None]) -> int:
         """Adds the labels not yet known, in order; how many there were."""
@@ -153,7 +154,8 @@ def _plain(array: NDArray[Any]) -> list[Label | None]:
     if array.dtype.kind == "b":
         raise ValueError("y contains booleans; labels are ints or strings: use y.astype(int)")
     labels: list[Any] = array.tolist()
-    for kind in set(map(type, labels)) - {int, str, type(None)}:
+    kinds = set(map(type, labels))
+    for kind in kinds - {int, str, type(None)}:
         example = next(label for label in labels if type(label) is kind)
         if issubclass(kind, np.integer):
             labels = [int(label) if type(label) is kind else label for label in labels]
@@ -167,10 +169,11 @@ def _plain(array: NDArray[Any]) -> list[Label | None]:
             raise ValueError(
                 f"y contains {example!r} of type {kind.__name__}; labels are ints, strings or None (unlabelled)"
             )
-    big = next((label for label in labels if isinstance(label, int) and not -(2**63) <= label < 2**63), None)
-    if big is not None:
+    ints = labels if kinds == {int} else [label for label in labels if isinstance(label, int)]
+    if ints and not -(2**63) <= min(ints) <= max(ints) < 2**63:
+        big = next(label for label in ints if not -(2**63) <= label < 2**63)
         raise ValueError(f"y contains {big}; integer labels must fit 64 bits with sign")
-    return _encodable(labels)
+    return labels if kinds == {int} else _encodable(labels)
 
 
 def _encodable(labels: list[Label | None]) -> list[Label | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import is_not
 from typing import Any, NamedTuple, Self, TypedDict
 
 import numpy as np
@@ -195,15 +197,19 @@ class Model:
         self, rows: CsrRows, labels: Sequence[Label | None], weight: NDArray[np.float64], depth: int
     ) -> _Taken:
         points = self.is_point(rows)
-        learnable = points & (weight > 0) & np.array([label is not None for label in labels], np.bool_)
+        learnable = points & (weight > 0)
+        distinct = set(labels)
+        if None in distinct:
+            learnable &= np.fromiter(map(is_not, labels, repeat(None)), np.bool_, len(labels))
         if self.lift is not None:
             self.lift.check(rows)  # nothing is changed before the last check
         if self.frozen and learnable.any():
             raise ValueError("a frozen model learns no more: pass no labels, or take a model from before freeze()")
-        new = {label for label, good in zip(labels, learnable, strict=True) if good and label not in self.labels}
-        self._ensure_memory(rows, depth, int(learnable.sum()), len(new))
         known, before = self.labels, self.engine.counts
-        new_classes = known.add([label for label, good in zip(labels, learnable, strict=True) if good])
+        unseen = {label for label in distinct if label is not None and label not in known}
+        added = [label for label, good in zip(labels, learnable, strict=True) if good] if unseen else []
+        self._ensure_memory(rows, depth, int(learnable.sum()), len(unseen.intersection(added)))
+        new_classes = known.add(added)
         own_class = np.where(learnable, known.numbers(labels), UNLABELLED).astype(np.int32)
         lifted = self.prepare(rows, np.where(learnable, weight, 0.0))
         step = self.engine.learn(lifted, own_class, weight, depth)

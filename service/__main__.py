@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-# The learner's threads sleep while they wait for work instead of keeping their cores busy; read when they start.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The learner's threads wait awake from one kernel to the next, and sleep while there is nothing to learn instead of
+# keeping their cores busy; read when they start.
+if os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE").upper() == "PASSIVE":
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -237,17 +237,19 @@ class Sink:
             )
 
 
-def _record(topic: str, message: Message) -> Record:
-    _, timestamp = message.timestamp()
-    # The client's annotations allow what a consumed message never is: without a partition or an offset.
-    partition, offset = cast("int", message.partition()), cast("int", message.offset())
-    return Record(topic, partition, offset, max(0, timestamp), message.key(), message.value(), _headers(message))
+# The client's annotations allow what a consumed message never is, without a partition or an offset: hence `Any`.
+def _record(topic: str, message: Any) -> Record:
+    timestamp = message.timestamp()[1]
+    return Record(
+        topic, message.partition(), message.offset(), timestamp if timestamp > 0 else 0, message.key(),
+        message.value(), _headers(message),
+    )  # fmt: skip
 
 
-def _headers(message: Message) -> Headers:
+def _headers(message: Any) -> Headers:
     """The record's headers; none when one has a name that is not UTF-8, which Kafka allows."""
     try:
-        headers = message.headers()
+        headers: Headers | None = message.headers()
         if headers is None:
             return ()
         _raise_left_error()
@@ -255,7 +257,7 @@ def _headers(message: Message) -> Headers:
         place = message.topic(), message.partition(), message.offset()
         log.warning("the headers of %s/%s/%s are dropped: a name is not UTF-8", *place)
         return ()
-    return cast("Headers", headers)
+    return headers
 
 
 def _log_failed_commit(error: KafkaError | None, _partitions: Sequence[TopicPartition]) -> None:

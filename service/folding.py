@@ -16,7 +16,7 @@ from prototide.service.errors import PersonMustAct
 from prototide.service.gathering import Taken
 from prototide.service.journal import crc
 from prototide.service.outlets import Outlets
-from prototide.service.outputs import dead_letter_output, prediction_output, prediction_output_that_fits
+from prototide.service.outputs import dead_letter_output, prediction_output, prediction_outputs_that_fit
 from prototide.service.stacking import Rows, stack
 from prototide.service.wire import Batch, Predictions, RejectedRecord
 from prototide.service.wire_predictions import Part, encode_parts
@@ -109,34 +109,40 @@ def _predicted(
         top_labels=list(chain.from_iterable(learned.top_labels)) if k else None,
         top_probs=learned.top_probs.ravel() if k else None,
     )
-    parts = [_part(record, batch) for record, batch in given]
-    if outlets.encoding.format == "msgpack":
-        values: Sequence[bytes | None] = encode_parts(whole, parts, bounds)
-    else:
-        values = [None] * len(parts)
-    return [
-        (value and prediction_output_that_fits(record, value, outlets.predictions))
-        or _sized(record, _cut(whole, part, begin, end), outlets)
-        for (record, _), value, part, begin, end in zip(given, values, parts, bounds[:-1], bounds[1:], strict=True)
+    parts: list[Part] = [
+        (
+            (record.topic, record.partition, record.offset),
+            batch.truth,
+            batch.ids,
+            record.timestamp_ms if batch.ts is None else batch.ts,
+        )
+        for record, batch in given
     ]
-
-
-def _part(record: Record, batch: Batch) -> Part:
-    source = (record.topic, record.partition, record.offset)
-    return Part(source, batch.truth, batch.ids, record.timestamp_ms if batch.ts is None else batch.ts)
+    outputs: Sequence[Output | None] = [None] * len(parts)
+    if outlets.encoding.format == "msgpack":
+        values = encode_parts(whole, parts, bounds)
+        outputs = prediction_outputs_that_fit((record for record, _ in given), values, outlets.predictions)
+    return [
+        output or _sized(record, _cut(whole, part, begin, end), outlets)
+        for (record, _), output, part, begin, end in zip(given, outputs, parts, bounds[:-1], bounds[1:], strict=True)
+    ]
 
 
 def _cut(whole: Predictions, part: Part, begin: int, end: int) -> Predictions:
     """One record's predictions out of the step's."""
     k = whole.top_k or 0
+    source, truth, ids, ts = part
     return replace(
         whole,
+        source=source,
         labels=whole.labels[begin:end],
         scores=whole.scores[begin:end],
         prototypes=whole.prototypes[begin:end],
         top_labels=None if whole.top_labels is None else whole.top_labels[k * begin : k * end],
         top_probs=None if whole.top_probs is None else whole.top_probs[k * begin : k * end],
-        **part._asdict(),
+        truth=truth,
+        ids=ids,
+        ts=ts,
     )
 
 

@@ -139,6 +139,8 @@ class Gatherer:
 
 def take(records: Sequence[Record], limits: Limits, skip: Collection[tuple[int, int]]) -> list[Taken]:
     """The records, decoded; a pure function of their bytes and the limits, but for those in `skip`."""
+    if not skip:
+        return list(map(Taken, records, _decoded(records, limits)))
     skipped = [(record.partition, record.offset) in skip for record in records]
     decoded = iter(
         _decoded([record for record, left_out in zip(records, skipped, strict=True) if not left_out], limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -41,12 +42,18 @@ class Outlet:
         return self.max_bytes - FRAMING_BYTES - len(key or b"") - sum(_header_bytes(*header) for header in headers)
 
 
-def prediction_output_that_fits(record: Record, value: bytes, outlet: Outlet) -> Output | None:
-    """The record for encoded predictions that surely fit whole, without counting every byte; None: they may not."""
-    if len(value) + len(record.key or b"") + AMPLE_HEADER_BYTES + FRAMING_BYTES > outlet.max_bytes:
-        return None
-    headers = ((VERSION_HEADER, SERVICE_VERSION), (SOURCE_HEADER, record.source))
-    return Output(outlet.topic, outlet.partition_for(record), record.key, value, headers)
+def prediction_outputs_that_fit(
+    records: Iterable[Record], values: Iterable[bytes], outlet: Outlet
+) -> list[Output | None]:
+    """The records for encoded predictions that surely fit whole, without counting every byte; None: it may not."""
+    room = outlet.max_bytes - AMPLE_HEADER_BYTES - FRAMING_BYTES
+    named = (VERSION_HEADER, SERVICE_VERSION)
+    return [
+        Output(outlet.topic, outlet.partition_for(record), record.key, value, (named, (SOURCE_HEADER, record.source)))
+        if len(value) + len(record.key or b"") <= room
+        else None
+        for record, value in zip(records, values, strict=True)
+    ]
 
 
 def prediction_output(record: Record, predictions: Predictions, outlet: Outlet, encoding: Format) -> Output:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgpack
 import numpy as np
@@ -61,13 +61,8 @@ class Predictions:
     v: int = VERSION
 
 
-class Part(NamedTuple):
-    """What a record of several that were predicted together has of its own; fields as those of `Predictions`."""
-
-    source: tuple[str, int, int]
-    truth: list[Label | None] | None
-    ids: list[Label] | None
-    ts: int | None
+# What a record of several that were predicted together has of its own: source, truth, ids and ts of `Predictions`.
+Part = tuple[tuple[str, int, int], list[Label | None] | None, list[Label] | None, int | None]
 
 
 def encode_predictions(predictions: Predictions, encoding: Format = "msgpack") -> bytes:
@@ -91,10 +86,10 @@ def encode_parts(whole: Predictions, parts: Sequence[Part], bounds: Sequence[int
     top_probs = np.asarray(whole.top_probs).astype(FLOAT32).tobytes() if k else b""
     pack = msgpack.Packer().pack
     values = []
-    for part, begin, end in zip(parts, bounds[:-1], bounds[1:], strict=True):
+    for (source, truth, ids, ts), begin, end in zip(parts, bounds[:-1], bounds[1:], strict=True):
         fields: dict[str, Any] = {
             "v": whole.v,
-            "source": part.source,
+            "source": source,
             "step": whole.step,
             "labels": labels[begin:end],
             "scores": scores[4 * begin : 4 * end],
@@ -104,12 +99,12 @@ def encode_parts(whole: Predictions, parts: Sequence[Part], bounds: Sequence[int
             fields["top_k"] = k
             fields["top_labels"] = top_labels[k * begin : k * end]
             fields["top_probs"] = top_probs[4 * k * begin : 4 * k * end]
-        if part.truth is not None:
-            fields["truth"] = part.truth
-        if part.ids is not None:
-            fields["ids"] = part.ids
-        if part.ts is not None:
-            fields["ts"] = part.ts
+        if truth is not None:
+            fields["truth"] = truth
+        if ids is not None:
+            fields["ids"] = ids
+        if ts is not None:
+            fields["ts"] = ts
         values.append(pack(fields))
     return values
 

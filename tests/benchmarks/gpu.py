@@ -291,7 +291,7 @@ def service(options: argparse.Namespace) -> Figures:
     from prototide.service.stacking import stack
     from prototide.service.wire import Batch, Limits, Predictions, encode_batch
     from prototide.service.wire_batches import decode_batches
-    from prototide.service.wire_predictions import Part, encode_parts
+    from prototide.service.wire_predictions import encode_parts
 
     model, more = learned(workload(options, options.rows, 0), 0.1, "bfloat16"), workload(options, 4 * GROUP, 4)
     size, spent = 128 * 256, {"decode": 0.0, "learn": 0.0, "encode": 0.0}
@@ -311,7 +311,7 @@ def service(options: argparse.Namespace) -> Figures:
             source=("", 0, 0), step=0, labels=found.labels, scores=found.scores, prototypes=found.prototypes, top_k=3,
             top_labels=[label for row in found.top_labels for label in row], top_probs=found.top_probs.ravel(),
         )  # fmt: skip
-        encode_parts(whole, [Part(("", 0, 0), batch.truth, None, 0) for batch in batches], stacked.bounds.tolist())
+        encode_parts(whole, [(("", 0, 0), batch.truth, None, 0) for batch in batches], stacked.bounds.tolist())
         times.append(time.perf_counter())
         if first:  # the first step compiles
             for name, took in zip(spent, np.diff(times), strict=True):

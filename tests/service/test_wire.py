@@ -450,8 +450,8 @@ def test_parts_of_predictions_are_encoded_as_each_alone(seed: int, k: int, sizes
         top_probs=numbers.random(n * k, np.float32) if k else None,
     )
     bounds = np.cumsum([0, *sizes]).tolist()
-    parts = [
-        Part(
+    parts: list[Part] = [
+        (
             ("train", number, 2**40),
             some(size) if seed & 1 else None,
             some(size) if seed & 2 else None,
@@ -468,7 +468,7 @@ def test_parts_of_predictions_are_encoded_as_each_alone(seed: int, k: int, sizes
                 prototypes=whole.prototypes[a:b],
                 top_labels=whole.top_labels[a * k : b * k] if whole.top_labels else None,
                 top_probs=None if whole.top_probs is None else whole.top_probs[a * k : b * k],
-                **part._asdict(),
+                **dict(zip(("source", "truth", "ids", "ts"), part, strict=True)),
             )
         )
         for part, a, b in zip(parts, bounds[:-1], bounds[1:], strict=True)
