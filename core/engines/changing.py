@@ -21,6 +21,7 @@ from prototide.core.engines.postings import pmi_of
 from prototide.core.engines.sketch import Sketch, note
 from prototide.core.engines.tables import ACTIVE, Ints, Longs, Reals, Rows
 
+LANES = 16  # of parts, each every 16th: the first features are often the most frequent ones, which are other work
 PARTS, PART_ITEMS = 64, 256  # of the features, that the threads share out; items of a part at least
 
 
@@ -135,40 +136,39 @@ def _find(
     start: Longs, length: Ints, hot: Ints, slot: Ints, items: Items, asked: Ints, missing: Ints, offset: Ints
 ) -> None:
     """Fills ``missing`` and ``offset``. ``asked``: (operations,) slots."""
-    for s in prange(items.part.size - 1):
-        for k in range(items.part[s], items.part[s + 1]):
-            j = items.feature[k]
-            if hot[j] < 0:
-                asked_here = items.operation[items.first[k] : items.first[k + 1]]
-                offset_here = offset[items.first[k] : items.first[k + 1]]
-                missing[k] = _find_in(slot[start[j] : start[j] + length[j]], asked, asked_here, offset_here)
+    for lane in prange(LANES):
+        for s in range(lane, items.part.size - 1, LANES):
+            _find_part(
+                start, length, hot, slot, items.feature, items.first, items.operation, asked, missing, offset,
+                items.part[s], items.part[s + 1],
+            )  # fmt: skip
 
 
-@kernel()
-def _find_in(listed: Ints, asked: Ints, operation: Ints, offset: Ints) -> int:
-    """Offsets of the operations' slots, ascending, in a list; how many are not there."""
-    at, before, missing = 0, -1, 0
-    for i in range(operation.size):
-        p = asked[operation[i]]
-        if p != before:
-            before = p
-            at = lower_bound(listed, at, p)
-            there = at < listed.size and listed[at] == p
-            missing += not there
-        offset[i] = at if there else -1 - at
-    return missing
-
-
-@kernel()
-def lower_bound(listed: Ints, low: int, p: int) -> int:
-    """First position from ``low`` on, in a list of ascending slots, whose slot is not below p."""
-    left = listed.size - low
-    while left > 0:  # a step that is chosen without a branch: nothing can be predicted here
-        half = left >> 1
-        below = listed[low + half] < p
-        low = low + half + 1 if below else low
-        left = left - half - 1 if below else half
-    return low
+@kernel()  # without slices: each would count a reference, over which the threads meet
+def _find_part(
+    start: Longs, length: Ints, hot: Ints, slot: Ints, feature: Ints, first: Longs, operation: Ints, asked: Ints,
+    missing: Ints, offset: Ints, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Offsets of the operations' slots, ascending, in the lists of some features; how many are not there."""
+    for k in range(begin, end):
+        j = feature[k]
+        if hot[j] >= 0:
+            continue
+        at, last, before, there, absent = start[j], start[j] + length[j], -1, False, 0
+        for i in range(first[k], first[k + 1]):
+            p = asked[operation[i]]
+            if p != before:
+                before = p
+                left = last - at
+                while left > 0:  # a step that is chosen without a branch: nothing can be predicted here
+                    half = left >> 1
+                    below = slot[at + half] < p
+                    at = at + half + 1 if below else at
+                    left = left - half - 1 if below else half
+                there = at < last and slot[at] == p
+                absent += not there
+            offset[i] = at - start[j] if there else -1 - (at - start[j])
+        missing[k] = absent
 
 
 @kernel(parallel=True)
@@ -180,10 +180,10 @@ def apply(
 
     ``gain``: (items,) gets what each item adds to |M|^2 of its slot; empty: nobody asks.
     """
-    for s in prange(
-        items.part.size - 1
-    ):  # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
-        _apply_part(index, items, operations, plan, information, sketch, gain, s)
+    for lane in prange(LANES):
+        for s in range(lane, items.part.size - 1, LANES):
+            # numba drops writes to a tuple's arrays inside a parallel loop: hence the call
+            _apply_part(index, items, operations, plan, information, sketch, gain, s)
 
 
 @kernel()

@@ -15,24 +15,19 @@ from prototide.core.engines.tables import Floats, Ints, Pool, Reals
 
 
 @kernel(parallel=True)
-def largest_parts(index: Index, held: Ints, scale: Reals, omega: float, shards: Reals) -> None:
+def largest_parts(index: Index, scale: Reals, omega: float, shards: Reals) -> None:
     """shards[s, p] <- largest part of an entry of slot p in its score, over the features of shard s.
 
     A part is without mutual information, as truncation measures it; see `maintenance.parts`.
-    ``held``: the features that have entries; feature j is in shard j modulo the number of shards.
     """
     for s in prange(shards.shape[0]):
-        _largest_in_shard(index, held, scale, omega, shards[s], s, shards.shape[0])
+        _largest_in_shard(index, scale, omega, shards[s], s, shards.shape[0])
 
 
 @kernel()
-def _largest_in_shard(
-    index: Index, held: Ints, scale: Reals, omega: float, largest: Reals, s: int, shards: int
-) -> None:
+def _largest_in_shard(index: Index, scale: Reals, omega: float, largest: Reals, s: int, shards: int) -> None:
     corrected, informed = index.R.size > 0, index.pmi.size > 0
-    for j in held:
-        if j % shards != s:
-            continue
+    for j in range(s, index.hot.size, shards):
         h = index.hot[j]
         if h >= 0:
             for first in range(0, largest.size, TILE):
@@ -64,13 +59,11 @@ def _largest_in_row(M: Floats, R: Floats, pmi: Floats, scale: Reals, omega: floa
 
 
 @kernel(parallel=True)
-def part_counts(index: Index, held: Ints, below: Reals, scale: Reals, omega: float, shards: Pool) -> None:
+def part_counts(index: Index, below: Reals, scale: Reals, omega: float, shards: Pool) -> None:
     """shards[s, b] += listed entries of bucket b, of those whose part is below below[slot], in shard s's features."""
     corrected = index.R.size > 0
     for s in prange(shards.shape[0]):
-        for j in held:
-            if j % shards.shape[0] != s:
-                continue
+        for j in range(s, index.hot.size, shards.shape[0]):
             for i in range(index.start[j], index.start[j] + index.length[j]):
                 p = index.slot[i]
                 part = abs(index.M[i]) * scale[p]
@@ -81,26 +74,20 @@ def part_counts(index: Index, held: Ints, below: Reals, scale: Reals, omega: flo
 
 
 @kernel(parallel=True)
-def drop_entries(
-    index: Index, held: Ints, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals
-) -> None:
+def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals) -> None:
     """Of slots with least[p] > 0, drops the entries whose part in the score is below it (inf: all of them).
 
     ``informed``: whether the mutual information counts; see `maintenance.parts`.
     kept[s, p] <- |M_p|^2 of what is left, in the features of shard s.
     """
     for s in prange(kept.shape[0]):
-        _drop_in_shard(index, held, least, scale, omega, informed, kept, s)
+        _drop_in_shard(index, least, scale, omega, informed, kept, s)
 
 
 @kernel()
-def _drop_in_shard(
-    index: Index, held: Ints, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals, s: int
-) -> None:
+def _drop_in_shard(index: Index, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals, s: int) -> None:
     corrected, kept_apart = index.R.size > 0, index.pmi.size > 0
-    for j in held:
-        if j % kept.shape[0] != s:
-            continue
+    for j in range(s, index.hot.size, kept.shape[0]):
         h = index.hot[j]
         if h >= 0:
             for first in range(0, least.size, TILE):

@@ -92,9 +92,7 @@ class IndexedUpkeep(IndexedKeeping):
         if not least.any():
             return
         kept = np.zeros((SHARDS, slots.kind.size))
-        dropping.drop_entries(
-            self._index, self._held_features(), least, self._scales().astype(np.float64), self.omega, informed, kept
-        )
+        dropping.drop_entries(self._index, least, self._scales().astype(np.float64), self.omega, informed, kept)
         slots.square[changed] = kept.sum(axis=0)[changed]
         rank = self._rank[changed]
         self._dots.values[self._dots.places(slots.cls[changed], rank, rank)] = slots.square[changed]
@@ -105,11 +103,8 @@ class IndexedUpkeep(IndexedKeeping):
     def _largest_parts(self, index: Index) -> Reals:
         """(slots,) largest part of an entry in its prototype's score."""
         largest = np.zeros((SHARDS, self._slots.kind.size))
-        dropping.largest_parts(index, self._held_features(), self._scales().astype(np.float64), self.omega, largest)
+        dropping.largest_parts(index, self._scales().astype(np.float64), self.omega, largest)
         return largest.max(axis=0)
-
-    def _held_features(self) -> Ints:
-        return np.flatnonzero((self._index.length > 0) | (self._index.hot >= 0)).astype(np.int32)
 
     # --- merging ---
 
@@ -227,9 +222,7 @@ class IndexedUpkeep(IndexedKeeping):
     def part_counts(self, below: Reals) -> Longs:
         """(BUCKETS,) listed entries by bucket of their part, of those below ``below[slot]``."""
         shards = np.zeros((SHARDS, budget.BUCKETS), np.int64)
-        dropping.part_counts(
-            self._index, self._held_features(), below, self._scales().astype(np.float64), self.omega, shards
-        )
+        dropping.part_counts(self._index, below, self._scales().astype(np.float64), self.omega, shards)
         return np.asarray(shards.sum(axis=0))
 
     def drop_parts(self, least: Reals) -> None:
