@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from prototide.service import gathering
@@ -7,7 +9,7 @@ from prototide.service.broker import Record
 from prototide.service.errors import PersonMustAct
 from prototide.service.gathering import Gatherer
 from prototide.service.settings import Settings, load
-from prototide.service.wire import Batch, RejectedRecord
+from prototide.service.wire import Batch, Limits, RejectedRecord
 from tests.support.stream import MemoryStream, batch
 
 
@@ -78,6 +80,52 @@ def test_large_records_are_asked_for_few_at_a_time() -> None:
         stream.send(batch(["a"] * 100))
     Gatherer(settings("batch.max_rows=1000"), stream).gather()
     assert stream.asked[0] == 9
+
+
+class Trickle(MemoryStream):
+    """Gives one record at a time."""
+
+    def consume(self, most: int, timeout: float) -> list[Record]:
+        return super().consume(min(most, 1), timeout)
+
+
+@pytest.fixture
+def decoded_together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many records were decoded, each time."""
+    found: list[int] = []
+    decode = gathering.decode_batches
+
+    def counted(payloads: Sequence[bytes | None], limits: Limits) -> list[Batch | RejectedRecord]:
+        found.extend([len(payloads)] if payloads else [])
+        return decode(payloads, limits)
+
+    monkeypatch.setattr(gathering, "decode_batches", counted)
+    return found
+
+
+def test_small_records_that_trickle_in_are_decoded_together(decoded_together: list[int]) -> None:
+    stream = Trickle()
+    for _ in range(9):
+        stream.send(batch(["a"]))
+    taken, _ = Gatherer(settings("batch.max_rows=9"), stream).gather()
+    assert len(taken) == 9
+    assert decoded_together == [1, 8]
+
+
+def test_records_worth_decoding_alone_are_decoded_while_others_come(decoded_together: list[int]) -> None:
+    stream = Trickle()
+    for _ in range(3):
+        stream.send(batch(["a"] * 10_000))
+    Gatherer(settings("batch.max_rows=30000"), stream).gather()
+    assert decoded_together == [1, 1, 1]
+
+
+def test_rows_that_are_not_decoded_yet_overfill_no_step() -> None:
+    stream = Trickle()
+    for rows in (1, 3, 1, 1):
+        stream.send(batch(["a"] * rows))
+    gatherer = Gatherer(settings("batch.max_rows=4"), stream)
+    assert [offsets(stream, gatherer) for _ in range(3)] == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], []]
 
 
 def test_a_bad_record_stays_among_the_good_ones() -> None:
