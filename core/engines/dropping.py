@@ -37,9 +37,10 @@ def _largest_in_shard(index: Index, scale: Reals, omega: float, largest: Reals, 
                 _largest_in_row(index.hot_M[tile, h], R, pmi, scale[here], omega, largest[here])
         for i in range(index.start[j], index.start[j] + index.length[j]):
             p = index.slot[i]
-            R = index.R[i] if corrected else 0 * index.M[i]
-            pmi = index.pmi[i] if informed else 0 * R
-            largest[p] = max(largest[p], abs(index.M[i]) * scale[p], abs(R - pmi) / omega)
+            part = abs(index.M[i]) * scale[p]
+            if corrected:
+                part = max(part, abs(index.R[i] - index.pmi[i] if informed else index.R[i]) / omega)
+            largest[p] = max(largest[p], part)
 
 
 @kernel()
@@ -78,7 +79,7 @@ def drop_entries(index: Index, least: Reals, scale: Reals, omega: float, informe
     """Of slots with least[p] > 0, drops the entries whose part in the score is below it (inf: all of them).
 
     ``informed``: whether the mutual information counts; see `maintenance.parts`.
-    kept[s, p] <- |M_p|^2 of what is left, in the features of shard s.
+    kept[s, p] <- |M_p|^2 of what is left, in the features of shard s, where least[p] > 0.
     """
     for s in prange(kept.shape[0]):
         _drop_in_shard(index, least, scale, omega, informed, kept, s)
@@ -131,16 +132,15 @@ def _drop_in_list(
     slot: Ints, M: Floats, R: Floats, pmi: Floats, least: Reals, scale: Reals, omega: float, informed: bool, kept: Reals
 ) -> int:
     """How many entries are left; ``R`` and ``pmi`` may be empty."""
-    left = 0
+    left, corrected, apart = 0, R.size > 0, pmi.size > 0 and not informed
     for i in range(slot.size):
         p = slot[i]
-        if least[p] > 0:
-            correction = R[i] if R.size > 0 else 0 * M[i]
-            if pmi.size > 0 and not informed:
-                correction -= pmi[i]
-            if max(abs(M[i]) * scale[p], abs(correction) / omega) < least[p]:
-                continue
-            kept[p] += float(M[i]) * float(M[i])
+        part = abs(M[i]) * scale[p]
+        if corrected:
+            part = max(part, abs(R[i] - pmi[i] if apart else R[i]) / omega)
+        if part < least[p]:
+            continue
+        kept[p] += float(M[i]) * float(M[i])  # also of slots that nobody asks for: cheaper than to look
         if left < i:
             slot[left], M[left] = p, M[i]
             if R.size > 0:
