@@ -13,6 +13,7 @@ from prototide.core.engines.learning import occupy
 from prototide.core.engines.tables import (
     ACTIVE,
     BORN,
+    FREE,
     LOSS_ROWS,
     MEAN_LOSS,
     OMEGA,
@@ -258,11 +259,13 @@ def finish_shared(
             scalars[MEAN_LOSS] += (loss - scalars[MEAN_LOSS]) * max(0.001, omega / scalars[LOSS_ROWS])
 
 
-@kernel()
 def free_dead(slots: Slots) -> None:
-    """Slots whose entries have been dropped can be taken again."""
-    for p in range(slots.kind.size):
-        if slots.kind[p] == DEAD:
-            slots.kind[p], slots.cls[p], slots.next[p] = 0, 0, -1
-            slots.mass[p] = slots.square[p] = 0
-            slots.id[p], slots.birth[p] = -1, 0
+    """Slots whose entries have been dropped can be taken again.
+
+    Not a kernel: LLVM 22 stores bytes under a wrong mask where vectors have 512 bits (AMD Zen 4): living slots were
+    freed.
+    """
+    dead = np.flatnonzero(slots.kind == DEAD)
+    slots.kind[dead], slots.cls[dead], slots.next[dead] = FREE, 0, -1
+    slots.mass[dead] = slots.square[dead] = 0
+    slots.id[dead], slots.birth[dead] = -1, 0
