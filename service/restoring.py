@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 WARM_UP_ROWS = 1100  # the learner tidies up every 1,024 rows: that is compiled, too
 WARM_UP_FEW_ROWS = 200
 WARM_UP_CLASSES = 30
+WARM_UP_WEIGHT = 100.0
 WARM_UP_TURN_SECONDS = 0.5
 
 
@@ -124,7 +125,7 @@ def _compile(settings: Settings, failed: list[BaseException]) -> None:
 def _learn_something(settings: Settings) -> None:
     model = new_model(settings)
     # Each part is compiled when it happens first. Fast forgetting makes masses be rescaled, labels that nothing tells
-    # of make prototypes be born, compared and given up.
+    # of make prototypes be born, compared and given up, heavy rows make them old enough to lose small entries.
     rescaled = {"update_rows": WARM_UP_ROWS // 4, "half_life": WARM_UP_ROWS // 10}
     model.set_params(**rescaled, k_init=3, k_list=None, max_iters=1)
     random = np.random.default_rng(0)
@@ -132,8 +133,9 @@ def _learn_something(settings: Settings) -> None:
     rows = stack([decode_batch(encode_batch(X, random.integers(WARM_UP_CLASSES, size=WARM_UP_ROWS)))])
     assert rows.labels is not None  # it was given some
     model.fit(rows.X[:WARM_UP_FEW_ROWS], rows.labels[:WARM_UP_FEW_ROWS], verbose=False)
-    model.learn(rows.X, rows.labels, top_k=settings.predictions.top_k)
+    model.learn(rows.X, rows.labels, np.full(WARM_UP_ROWS, WARM_UP_WEIGHT), top_k=settings.predictions.top_k)
     model.learn(rows.X[:WARM_UP_FEW_ROWS], None, top_k=settings.predictions.top_k)
+    model.snapshot().state()  # what a checkpoint collects
 
 
 def new_model(settings: Settings) -> FastKMeansClassifier:

@@ -174,6 +174,10 @@ def test_warming_up_compiles_what_learning_needs(overrides: list[str]) -> None:
         rows = stack([decode_batch(encode_batch(X, random.integers(50, size=600)))])
         model.learn(rows.X, rows.labels, top_k=3)
         model.learn(rows.X, None, top_k=3)
+    model.learn(rows.X, rows.labels, np.full(600, 20.0), top_k=3)
+    for _ in range(2):
+        model.learn(rows.X, rows.labels, top_k=3)
+    model.snapshot().state()
     assert compiled() == before
 
 
