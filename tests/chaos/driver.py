@@ -20,6 +20,7 @@ from tests.support.stream import until
 
 PARTITIONS = 3
 DEADLINE_SECONDS = 300.0
+LEAVES_STEPS = "published:40"  # behind the newest checkpoint, for the replay's failpoints
 # Every failpoint, in an order in which each can be reached: the first ones need a model that has not begun, the
 # replay's need steps behind the newest checkpoint.
 ONCE = (
@@ -34,7 +35,7 @@ ONCE = (
     "journal-sent:4",
     "committing:3",
     "committed:5",
-    "published:40",
+    LEAVES_STEPS,
     "replayed-step:3",
     "replayed:1",
     "fenced:1",
@@ -83,7 +84,8 @@ class Chaos:
         """The service runs until it comes to the place."""
         if failpoint == QUIET:
             self._feeder.pause()
-        self.service.start(failpoints=failpoint)
+        rare_checkpoints = ["checkpoint.interval_s=1000"] if failpoint == LEAVES_STEPS else []
+        self.service.start(*rare_checkpoints, failpoints=failpoint)
         if failpoint == ASKED:
             until(self.service.is_ready, DEADLINE_SECONDS)
             self.service.send_signal(signal.SIGTERM)
