@@ -1,4 +1,4 @@
-"""Records into micro-batches: read, decoded once, closed by rows, by age or by bytes."""
+"""Records into micro-batches: read, decoded in groups, closed by rows, by age or by bytes."""
 
 from __future__ import annotations
 
